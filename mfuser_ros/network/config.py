@@ -164,7 +164,7 @@ EVA02_L = Architecture(
     input=WindowInput(),
 )
 
-# Both towers are MobileNetV2 at output stride 16; "same" is TensorFlow's padding, which their weights were trained with.
+# Both towers are MobileNetV2 at output stride 16; "same" is the padding of TensorFlow, where their weights come from.
 _MOBILENET = {"pad_type": "same", "output_stride": 16}
 
 SMALL = Architecture(
