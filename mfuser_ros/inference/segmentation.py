@@ -46,7 +46,7 @@ def overlay(picture: np.ndarray, mask: np.ndarray, vocabulary: Vocabulary, alpha
         uint8 RGB (H, W, 3).
     """
     colours = vocabulary.palette()[mask]  # (H, W, 3)
-    blended = cv2.addWeighted(picture, 1 - alpha, colours, alpha, 0)
+    blended: np.ndarray = cv2.addWeighted(picture, 1 - alpha, colours, alpha, 0)
     unknown = mask == UNKNOWN
     if unknown.any():
         blended[unknown] = picture[unknown]

@@ -10,7 +10,7 @@ from typing import Literal, overload
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, InferenceError, InputError
@@ -85,7 +85,9 @@ class Segmenter:
         self.model = model.to(device).eval().requires_grad_(False)
         if device.type == "cpu":
             # the convolutions of small towers run faster with the channels last
-            self.model = self.model.to(memory_format=torch.channels_last)
+            for module in self.model.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.vocabulary = vocabulary
         self.name = name
         self.sha256 = sha256
@@ -212,7 +214,7 @@ class Segmenter:
         probability = probabilities(scores.float(), self.temperature)
         if not bool(torch.isfinite(probability.sum())):
             raise InferenceError(
-                f"{self.name}: the network gave scores that are not numbers: check weights and precision ({self.precision})"
+                f"{self.name}: scores are not numbers in {self.precision}: check the weights, or choose float32"
             )
         return probability
 
@@ -239,7 +241,9 @@ def _stretch(picture: np.ndarray, size: Size) -> np.ndarray:
     if picture.shape[:2] == size:
         return picture
     shrinks = height * width < picture.shape[0] * picture.shape[1]
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    stretched: np.ndarray = cv2.resize(picture, (width, height), interpolation=interpolation)
+    return stretched
 
 
 assert UNKNOWN == 255  # `_finish` relies on 255 in both mask and comparison

@@ -46,7 +46,7 @@ def slide(score: Callable[[Tensor], Tensor], pictures: Tensor, crop: int, stride
         scores = F.interpolate(score(windows), (crop, crop), mode="bilinear", align_corners=False)
         if total is None:
             total = scores.new_zeros(len(pictures), scores.shape[1], height, width)
-        for (y, x), part in zip(group, scores.split(len(pictures)), strict=True):
+        for (y, x), part in zip(group, torch.split(scores, len(pictures)), strict=True):
             total[..., y : y + crop, x : x + crop] += part
             visits[..., y : y + crop, x : x + crop] += 1
     assert total is not None

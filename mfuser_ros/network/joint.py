@@ -43,4 +43,5 @@ def score_map(picture: Tensor, text: Tensor, size: tuple[int, int]) -> Tensor:
     """
     places = F.normalize(picture[:, 1:].float(), dim=-1, eps=1e-12)
     words = F.normalize(text.float(), dim=-1, eps=1e-12)
-    return (words @ places.transpose(1, 2)).unflatten(-1, size)
+    similarity: Tensor = words @ places.transpose(1, 2)
+    return similarity.view(*similarity.shape[:2], *size)

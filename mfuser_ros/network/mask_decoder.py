@@ -39,7 +39,9 @@ class _QueryDecoderLayer(nn.Module):
         width = config.width
         self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
         self.self_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
-        self.ffn = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width))
+        self.ffn = nn.Sequential(
+            nn.Linear(width, config.query_hidden), nn.ReLU(), nn.Linear(config.query_hidden, width)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
     def forward(self, query: Tensor, query_position: Tensor, key: Tensor, value: Tensor, blocked: Tensor) -> Tensor:
@@ -87,11 +89,8 @@ class MaskDecoder(nn.Module):
             keys.append(value + sine_encoding(height, width, value.shape[-1], value.device))
             # shrinking is linear: shrunk features give the same mask as a mask that is shrunk, once for all layers
             with torch.no_grad():
-                shrunk.append(
-                    F.interpolate(
-                        features.mask_features, (height, width), mode="bilinear", align_corners=False
-                    ).flatten(2)
-                )
+                small = F.interpolate(features.mask_features, (height, width), mode="bilinear", align_corners=False)
+            shrunk.append(small.flatten(2))
 
         query = self.text_proj(text)  # (batch, K, width)
         query_position = self.query_embed.weight
@@ -112,7 +111,7 @@ class MaskDecoder(nn.Module):
 
     @torch.no_grad()
     def _attention_mask(self, state: Tensor, shrunk: Tensor) -> Tensor:
-        """(batch * heads, K, tokens) True where a query must not look; a query that may look nowhere looks everywhere."""
-        blocked = self.mask_embed(state) @ shrunk < 0  # (batch, K, tokens): sigmoid below 0.5
+        """(batch * heads, K, tokens) True where a query must not look; one that may look nowhere looks everywhere."""
+        blocked: Tensor = self.mask_embed(state) @ shrunk < 0  # (batch, K, tokens): sigmoid below 0.5
         blocked = blocked & ~blocked.all(-1, keepdim=True)
         return blocked.repeat_interleave(self.heads, 0)

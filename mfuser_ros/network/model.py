@@ -113,4 +113,5 @@ class MFuser(nn.Module):
         encoded = self.encode(pictures)
         queries = self.enhancer(self.text().expand(len(pictures), -1, -1), encoded.picture)
         features = self.pixel_decoder(encoded.pyramid, queries)
-        return self.mask_decoder(features, queries, every=False)[-1]
+        last: Prediction = self.mask_decoder(features, queries, every=False)[-1]
+        return last
