@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfuser_ros.network.positions import extents
+
 Size = tuple[int, int]  # height, width
 
 
@@ -58,7 +60,7 @@ class DeformableAttention(nn.Module):
         values = self.value_proj(value).unflatten(-1, (self.heads, -1))  # (batch, S, heads, width / heads)
         offsets = self.sampling_offsets(query).float().view(batch, tokens, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).float().view(batch, tokens, self.heads, -1).softmax(-1)
-        scale = offsets.new_tensor([(width, height) for height, width in sizes])  # (levels, 2)
+        scale = extents(tuple(sizes), offsets.device)  # (levels, 2)
         # in cells of each level, 0 at the centre of the first cell
         places = reference[None, :, None, None, None] * scale[:, None] - 0.5 + offsets
         sample = _sample_on_gpu if query.is_cuda else _sample_by_embedding_bag
@@ -74,8 +76,7 @@ def _sample_on_gpu(values: Tensor, places: Tensor, weights: Tensor, sizes: Seque
     for level, (height, width) in enumerate(sizes):
         start = sum(h * w for h, w in sizes[:level])
         plane = values[:, start : start + height * width].permute(0, 2, 3, 1).reshape(batch * heads, -1, height, width)
-        size = places.new_tensor([width, height])
-        grid = (places[:, :, :, level] + 0.5) / size * 2 - 1  # (batch, S, heads, points, 2)
+        grid = (places[:, :, :, level] + 0.5) / extents(tuple(sizes), places.device)[level] * 2 - 1  # (batch, S, heads, points, 2)
         grid = grid.transpose(1, 2).flatten(0, 1)  # (batch * heads, S, points, 2)
         seen = F.grid_sample(plane.float(), grid, align_corners=False)  # (batch * heads, width / heads, S, points)
         weighted = (seen * weights[:, :, :, level].transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from mfuser_ros.training.draws import log_uniform, sometimes, uniform
 
 BLUR_REACH = 5  # pixels on each side
+DARKEST = 0.07  # mean of a picture, 0..1
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 # table K.1 of ITU-T T.81 (JPEG), luminance; chrominance gets its usual flat part
@@ -65,11 +66,13 @@ class Photometry(nn.Module):
         picture = sometimes(0.3, unevenly_lit(picture), picture)
         dark = uniform(picture, 0, 1) < 0.2
         picture = torch.where(dark, dusk(picture), picture)
+        # a dark street under gamma and dusk would leave nothing to see
+        picture = picture * (DARKEST / picture.mean((1, 2, 3), keepdim=True).clamp_min(1e-3)).clamp_min(1)
         picture = sometimes(0.12, hazed(picture), picture)
         picture = sometimes(0.04, picture.mean(1, keepdim=True).expand_as(picture), picture).clamp(0, 1)
         picture = sometimes(0.25, at_low_resolution(picture), picture)
         picture = sometimes(0.25, blurred(picture, uniform(picture, 0.3, 1.8)), picture)
-        strength = log_uniform(picture, 0.005, 0.06) * torch.where(dark, 1.6, 1.0)
+        strength = log_uniform(picture, 0.004, 0.05) * torch.where(dark, 1.4, 1.0)
         picture = sometimes(0.4, noisy(picture, strength), picture).clamp(0, 1)
         picture = sometimes(0.25, self.as_jpeg(picture), picture)
         return (picture * 255).round().clamp(0, 255)
