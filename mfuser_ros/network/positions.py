@@ -43,10 +43,7 @@ def reference_points(sizes: tuple[tuple[int, int], ...], device: torch.device) -
 
 
 @lru_cache(maxsize=64)
-def extents(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(levels, 2) width and height of each level.
-
-    Cached: a tensor made from numbers of the host cannot be made while a CUDA graph is recorded.
-    """
+def level_extents(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(levels, 2) width and height of each level in cells; kept on the device, so that a step can be captured."""
     with torch.inference_mode(False):
         return torch.tensor([(width, height) for height, width in sizes], dtype=torch.float32, device=device)
