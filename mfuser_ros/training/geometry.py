@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from mfuser_ros.training.draws import log_uniform, uniform
 from mfuser_ros.vocabulary import UNKNOWN

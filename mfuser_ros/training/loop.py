@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mfuser_ros import vocabulary
+from mfuser_ros.checkpoints.store import ModelCard, read_tensors, save_model
+from mfuser_ros.datasets.config import load_config
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import PRESETS
 from mfuser_ros.network.model import MFuser
@@ -23,7 +25,6 @@ from mfuser_ros.training.sources import load_source
 from mfuser_ros.training.step import Step, rate_share
 
 STATE = "state.pt"
-WEIGHTS = "weights.safetensors"
 LOG = "log.jsonl"
 
 Validate = Callable[[MFuser], Mapping[str, float]]
@@ -69,23 +70,14 @@ def load_pretrained(model: MFuser, files: TowerFiles, folder: Path) -> None:
     for tower, name in ((model.vfm, files.vfm), (model.vlm, files.vlm)):
         if not isinstance(tower, MobileNetV2Tower):
             raise ConfigurationError(f"{name}: only MobileNetV2 towers are filled from files: choose the preset small")
-        load_mobilenet(tower, {key: value.float() for key, value in _read(folder / name).items()})
-    text = _read(folder / files.text).get("text")
+        load_mobilenet(tower, {key: value.float() for key, value in read_tensors(folder / name).items()})
+    text = read_tensors(folder / files.text).get("text")
     embeddings = model.text.embeddings
     if text is None or text.shape != embeddings.shape:
         found = None if text is None else tuple(text.shape)
         raise CheckpointError(f"{folder / files.text}: `text` has shape {found}, not {tuple(embeddings.shape)}")
     with torch.no_grad():  # unit deviation: rows of length 1 are too small for the norms after them
         embeddings.copy_(text * text.shape[1] ** 0.5)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}): check --towers") from error
-    except Exception as error:  # safetensors raises a type of its own that it does not export to type checkers
-        raise CheckpointError(f"{path}: is no safetensors file ({error}): copy it again") from error
 
 
 def train(
@@ -107,7 +99,8 @@ def train(
         config: the recipe.
         data: folder of the data sets.
         towers: folder of the pretrained towers.
-        out: receives `weights.safetensors` (the average, fp16), `state.pt` (to resume) and `log.jsonl`.
+        out: receives the averaged weights as a model file PRESET.safetensors with PRESET.yaml, `state.pt` (to resume)
+            and `log.jsonl`.
         device: a GPU, or the CPU (slow, for tests).
         limits: steps and minutes.
         eager: do not record a CUDA graph.
@@ -207,12 +200,7 @@ class _Run:
 
     def save(self) -> None:
         """Write weights and state; a reader never sees half a file."""
-        weights = {name: tensor.detach().cpu() for name, tensor in self.step.average.state_dict().items()}
-        half = {
-            name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-            for name, tensor in weights.items()
-        }
-        _replace(self.out / WEIGHTS, lambda path: save_file(half, path, metadata={"step": str(self.done)}))
+        save_model(self.step.average, self._card(), self.out / f"{self.config.preset}.safetensors")
         state = {
             "version": 1,
             "config": self.config.model_dump_json(),
@@ -224,6 +212,25 @@ class _Run:
             "random": random_state(),
         }
         _replace(self.out / STATE, lambda path: torch.save(state, path))
+
+
+    def _card(self) -> ModelCard:
+        sets = {source.dataset: load_config(source.dataset) for source in self.config.sources}
+        terms = "; ".join(f"{name}: {dataset.licence}" for name, dataset in sets.items())
+        names = " + ".join(f"{source.dataset}/{source.split}" for source in self.config.sources)
+        return ModelCard(
+            name=self.config.preset,
+            architecture=self.step.average.architecture,
+            vocabulary=vocabulary.load().names,
+            threshold=0,
+            temperature=1,
+            licence=f"weights for research and other non-commercial use, as the training data ask: {terms}",
+            provenance=(
+                f"`mfuser train` on {names}: {self.done} steps of {self.config.batch} crops, "
+                f"{self.elapsed_s / 60:.1f} minutes, seed {self.config.seed}; towers {self.config.towers.vfm} and "
+                f"{self.config.towers.vlm}, text {self.config.towers.text}"
+            ),
+        )
 
 
 def random_state() -> list[Tensor]:

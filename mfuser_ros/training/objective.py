@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mfuser_ros.network.model import Output, Prediction, assemble
 from mfuser_ros.training.config import LossConfig
@@ -45,7 +46,8 @@ def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
         class_terms = class_loss(class_logits, classes)
         scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
         coarse = targets.strided(STRIDE)
-        full = torch.nn.functional.interpolate(scores[-1], targets.label.shape[1:], mode="bilinear")
+        probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
+        full = F.interpolate(probability, targets.label.shape[1:], mode="bilinear")  # as inference enlarges it
         marginals = [marginal_loss(score, coarse) for score in scores[:-1]] + [marginal_loss(full, targets)]
         marginal = torch.stack(marginals)
         per_prediction = (
