@@ -25,11 +25,14 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     towers: Annotated[Path, typer.Option(help="Folder of the pretrained towers and text embeddings.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, state and log.")],
-    minutes: Annotated[float | None, typer.Option(help="Length of the whole schedule; ends it before its steps.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Length of the whole schedule; ends it before its steps.")
+    ] = None,
     session_minutes: Annotated[float | None, typer.Option(help="Stop and save after so long, to be resumed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the schedule instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")] = None,
     resume: Annotated[Path | None, typer.Option(help="state.pt to go on from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights (.safetensors) to begin a new schedule from.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     eager: Annotated[bool, typer.Option(help="Do not record the step as a CUDA graph.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing; log.jsonl is written all the same.")] = False,
@@ -56,6 +59,7 @@ def train(
             limits=Limits(steps or recipe.steps, minutes, session_minutes),
             eager=eager,
             resume=resume,
+            start=start,
             validate=_validation(recipe, data, target),
             report=None if quiet else _print_row,
         )
@@ -88,7 +92,12 @@ def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Valida
 
 
 def _print_row(row: Mapping[str, Any]) -> None:
-    print("  ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()), flush=True)
+    print(
+        "  ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+        ),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

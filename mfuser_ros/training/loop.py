@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints.store import ModelCard, read_tensors, save_model
+from mfuser_ros.checkpoints.store import ModelCard, fill, read_tensors, save_model
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import PRESETS
@@ -90,6 +90,7 @@ def train(
     limits: Limits,
     eager: bool = False,
     resume: Path | None = None,
+    start: Path | None = None,
     validate: Validate | None = None,
     report: Report | None = None,
 ) -> MFuser:
@@ -104,7 +105,8 @@ def train(
         device: a GPU, or the CPU (slow, for tests).
         limits: steps and minutes.
         eager: do not record a CUDA graph.
-        resume: a `state.pt` to go on from.
+        resume: a `state.pt` to go on from, as if nothing had happened.
+        start: weights (.safetensors of this preset) to begin a new schedule from.
         validate: called with the average every few minutes and at the end; its numbers go into the log.
         report: called with each row of the log.
 
@@ -115,7 +117,10 @@ def train(
         DatasetError, CheckpointError, ConfigurationError, DeviceError: see the message.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = initial_model(config, towers).to(device)
+    model = initial_model(config, towers)
+    if start is not None:
+        fill(model, read_tensors(start), source=str(start))
+    model = model.to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own lack
     sources = [
@@ -212,7 +217,6 @@ class _Run:
             "random": random_state(),
         }
         _replace(self.out / STATE, lambda path: torch.save(state, path))
-
 
     def _card(self) -> ModelCard:
         sets = {source.dataset: load_config(source.dataset) for source in self.config.sources}
