@@ -92,12 +92,8 @@ def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Valida
 
 
 def _print_row(row: Mapping[str, Any]) -> None:
-    print(
-        "  ".join(
-            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
-        ),
-        flush=True,
-    )
+    words = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
+    print("  ".join(words), flush=True)
 
 
 if __name__ == "__main__":
