@@ -58,7 +58,7 @@ def test_sequence_is_read_from_the_stem() -> None:
 
 
 def test_unknown_split_is_named_with_its_siblings() -> None:
-    with pytest.raises(DatasetError, match="no split 'night'.*day, dusk"):
+    with pytest.raises(DatasetError, match=r"no split 'night'.*day, dusk"):
         _shipped("camvid").split("night")
 
 
@@ -77,7 +77,7 @@ def test_wrong_description_is_refused_with_the_file(tmp_path: Path, change: str,
     assert change in text
     path = tmp_path / "wrong.yaml"
     path.write_text(text.replace(change, message, 1), encoding="utf-8")
-    with pytest.raises(DatasetError, match="wrong.yaml"):
+    with pytest.raises(DatasetError, match=r"wrong\.yaml"):
         load_config(path)
 
 

@@ -110,7 +110,7 @@ def test_cut_off_tar_is_refused(folder: Path, camvid: DatasetConfig) -> None:
 
 
 def test_missing_and_empty_sets_are_refused(tmp_path: Path, camvid: DatasetConfig) -> None:
-    with pytest.raises(DatasetError, match="neither dusk.tar nor a folder"):
+    with pytest.raises(DatasetError, match=r"neither dusk\.tar nor a folder"):
         open_split(camvid, "dusk", tmp_path)
     (tmp_path / "camvid" / "dusk").mkdir(parents=True)
     with pytest.raises(DatasetError, match="is it a packed set"):

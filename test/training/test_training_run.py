@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mfuser_ros.checkpoints import load_model
