@@ -69,8 +69,9 @@ def test_set_without_labels_is_refused() -> None:
 
 def test_fit_is_written_into_the_models_yaml(tmp_path: Path) -> None:
     torch.manual_seed(0)
+    names = load(CONFIGS.parent / "vocabulary.yaml").names
     card = ModelCard(
-        name="small", architecture=SMALL, vocabulary=load(CONFIGS.parent / "vocabulary.yaml").names, threshold=0, temperature=1, licence="none",
+        name="small", architecture=SMALL, vocabulary=names, threshold=0, temperature=1, licence="none",
         provenance="random",
     )  # fmt: skip
     path = tmp_path / "small.safetensors"
