@@ -10,9 +10,20 @@ import yaml
 from mfuser_ros.checkpoints import ModelCard, load_model, locate, save_model, store
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network.config import (
-    CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, SMALL, Architecture, EnhancerConfig, EvaText, FusionConfig,
-    HeadConfig, PyramidNeck, TowerConfig, WindowInput,
-)  # fmt: skip
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SMALL,
+    Architecture,
+    EnhancerConfig,
+    EvaText,
+    FusionConfig,
+    HeadConfig,
+    PyramidNeck,
+    TowerConfig,
+    WindowInput,
+)
 from mfuser_ros.network.model import MFuser
 
 VIT = {"img_size": 60, "embed_dim": 24, "depth": 4, "num_heads": 2}
