@@ -27,7 +27,7 @@ class Bearings(NamedTuple):
 
     angles: np.ndarray  # (B,) ascending, radians in the vehicle frame, less than a turn from first to last
     ranges: np.ndarray  # (K,) ascending distances from the foot, metres
-    pixels: np.ndarray  # (B, K) int32 flat index row * width + column of the nearest pixel, -1 outside or too far
+    pixels: np.ndarray  # (B, K) int64 flat index row * width + column of the nearest pixel, -1 outside or too far
     crossing: np.ndarray  # (B, K) float32 range where the line passes into this sample's pixel; NaN if cut off before
     span: np.ndarray  # (B, K) float32 ground metres of one pixel at that place
     heading: np.ndarray  # (B, K, 2) int8 direction of the line in the picture, 64ths of a pixel per pixel of way
@@ -109,8 +109,8 @@ def _fine(
         span = np.concatenate([length[:, :1], length], axis=1)  # of the step that leads to each sample
         visible = camera.contains(pixels)
         inside = visible & (span <= max_pixel_length)
-    nearest = np.rint(np.where(inside[..., None], pixels, 0)).astype(np.int32)
-    flat = np.where(inside, nearest[..., 1] * camera.width + nearest[..., 0], -1).astype(np.int32)
+    nearest = np.rint(np.where(inside[..., None], pixels, 0)).astype(np.int64)
+    flat = np.where(inside, nearest[..., 1] * camera.width + nearest[..., 0], -1)
     crossing = np.full(flat.shape, np.nan, np.float32)
     crossing[:, 1:] = np.where(
         inside[:, 1:] & inside[:, :-1], ranges[:-1] + _crossed(pixels, nearest) * np.diff(ranges), np.nan

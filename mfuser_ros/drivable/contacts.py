@@ -29,8 +29,7 @@ class ContactFinder:
 
     spec: GridSpec
     foot: np.ndarray  # (2,) below the camera
-    bearings: Bearings
-    samples: np.ndarray  # (B, K) int64 pixels of the bearings, counted from the part's first; -1 where there is none
+    bearings: Bearings  # with pixels counted from the part's first
     width: int  # of the picture
     marks: int  # samples across one pixel's length of ground
 
@@ -42,8 +41,7 @@ class ContactFinder:
         return cls(
             spec,
             foot,
-            bearings,
-            np.where(there, bearings.pixels - top * width, -1).astype(np.int64),
+            bearings._replace(pixels=np.where(there, bearings.pixels - top * width, -1)),
             width,
             int(np.ceil(longest / spec.resolution * _MARKS_PER_CELL)) + 1,
         )
@@ -56,10 +54,10 @@ class ContactFinder:
         """
         padded = np.zeros(stands.size + 1, bool)  # the last one for samples that see nothing
         padded[:-1] = stands.reshape(-1)
-        along = padded.take(self.samples)
+        along = padded.take(self.bearings.pixels)
         first = np.argmax(along, axis=1)
         found = along[np.arange(len(along)), first]
-        return np.asarray(np.where(found, first, self.samples.shape[1]), np.int32)
+        return np.asarray(np.where(found, first, self.bearings.pixels.shape[1]), np.int32)
 
     def find(self, seen: np.ndarray, stands: np.ndarray, first: np.ndarray) -> Contacts:
         """Contacts of one picture.
@@ -69,7 +67,7 @@ class ContactFinder:
             stands: (rows, width) uint8, 1 where something stands.
             first: what `first_standing` made of it.
         """
-        which = np.flatnonzero(first < self.samples.shape[1])
+        which = np.flatnonzero(first < self.bearings.pixels.shape[1])
         level = first[which]
         distance = self.bearings.crossing[which, level].astype(np.float64)
         whole = np.isfinite(distance)  # else the foot lies beyond the picture's edge
@@ -77,7 +75,7 @@ class ContactFinder:
         which, level, distance = which[whole], level[whole], distance[whole]
         angles = self.bearings.angles[which]
         directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-        classes = seen.reshape(-1)[self.samples[which, level]]
+        classes = seen.reshape(-1)[self.bearings.pixels[which, level]]
         points = np.zeros((len(which), 4), np.float32)
         feet = self.foot + directions * distance[:, None]
         points[:, :2], points[:, 3] = feet, classes
@@ -103,7 +101,7 @@ class ContactFinder:
         self, stands: np.ndarray, which: np.ndarray, level: np.ndarray, *, aside: int, steps: np.ndarray
     ) -> np.ndarray:
         """(c, S) bool: something stands so many pixels back along the line and `aside` pixels beside it."""
-        rows, columns = np.divmod(self.samples[which, level], self.width)
+        rows, columns = np.divmod(self.bearings.pixels[which, level], self.width)
         heading = self.bearings.heading[which, level] / HEADING_SCALE
         u = np.rint(columns[:, None] - steps * heading[:, :1] - aside * heading[:, 1:]).astype(np.int64)
         v = np.rint(rows[:, None] - steps * heading[:, 1:] + aside * heading[:, :1]).astype(np.int64)

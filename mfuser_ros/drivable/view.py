@@ -75,10 +75,10 @@ class ViewPlan:
 
     def look(self, mask: np.ndarray, confidence: np.ndarray, meaning: Meaning) -> Sight:
         """Evidence of one picture; mask and confidence as in `View`."""
-        seen = mask[self.rows]
+        seen, confidence = np.ascontiguousarray(mask[self.rows]), np.ascontiguousarray(confidence[self.rows])
         bad, stands = cv2.LUT(seen, meaning.not_free), cv2.LUT(seen, meaning.stands)
         if meaning.surest_unsure >= 0:
-            _, unsure = cv2.threshold(confidence[self.rows], meaning.surest_unsure, 1, cv2.THRESH_BINARY_INV)
+            _, unsure = cv2.threshold(confidence, meaning.surest_unsure, 1, cv2.THRESH_BINARY_INV)
             bad = cv2.bitwise_or(bad, unsure)
             stands = cv2.subtract(stands, unsure)
         first = self.finder.first_standing(stands)
