@@ -151,6 +151,16 @@ def test_unsure_pixels_are_unknown_whatever_they_show(area, classes):
     assert value(sure, 10.1, 0.1) == 100
 
 
+def test_thing_with_an_unsure_border_stands_where_its_border_does(area):
+    view = look(Scene((Box(12.5, 0, 5, 6, 3, BUILDING),), half_width=100))
+    view.confidence[306:320] = 90  # the foot is in row 314: 239.5 + 750 / 10
+
+    result = area.update([view])
+
+    np.testing.assert_allclose(result.contacts[:, 0], 10.0, atol=10**2 / 750)
+    assert value(result, 10.1, 0.1) == 100
+
+
 def test_one_doubtful_pixel_takes_its_cell_and_no_cell_two_pixels_away(area):
     sure = area.update([look(EVERYWHERE)]).occupancy
     view = look(EVERYWHERE)
