@@ -54,7 +54,9 @@ class StridedNeck(_Config):
     """Taps of towers that shrink the picture themselves: levels are concatenations; the coarsest is pooled."""
 
     kind: Literal["strided"] = "strided"
-    taps: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # stages of level 0 (finest), 1, 2; 3 is pooled from 2
+    taps: tuple[
+        tuple[int, ...], tuple[int, ...], tuple[int, ...]
+    ]  # stages of level 0 (finest), 1, 2; 3 is pooled from 2
 
 
 class StoredText(_Config):
@@ -99,7 +101,9 @@ class HeadConfig(_Config):
     @model_validator(mode="after")
     def _widths_divide(self) -> HeadConfig:
         if self.width % self.heads or self.width % self.norm_groups or self.width % 2:
-            raise ValueError(f"width {self.width} must be even and divisible by {self.heads} heads and {self.norm_groups} groups")
+            raise ValueError(
+                f"width {self.width} must be even and divisible by {self.heads} heads and {self.norm_groups} groups"
+            )
         return self
 
 
@@ -160,7 +164,7 @@ EVA02_L = Architecture(
     input=WindowInput(),
 )
 
-# Both towers are MobileNetV2 at output stride 16; "same" is TensorFlow's padding, which their weights were trained with.
+# Both towers are MobileNetV2 at output stride 16; "same" is the padding of TensorFlow, where their weights come from.
 _MOBILENET = {"pad_type": "same", "output_stride": 16}
 
 SMALL = Architecture(
