@@ -134,8 +134,8 @@ class Player:
             message, topic = self._topics[name]
             self._node.create_subscription(message, topic, self._keep(name), _reliable(depth=5))
         self.times: dict[str, list[float]] = {name: [] for name in TIMES}
-        for name in TIMES:
-            self._node.create_subscription(Float64, f"{node}/debug/{name}", self._keep_time(name), _reliable(depth=10))
+        for part in TIMES:
+            self._node.create_subscription(Float64, f"{node}/debug/{part}", self._keep_time(part), _reliable(depth=10))
         self.diagnostics: dict[str, str] = {}
         self._status = f"{node.rpartition('/')[2]}: {camera}"
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._keep_diagnostics, _reliable(depth=10))
