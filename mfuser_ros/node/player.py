@@ -32,6 +32,9 @@ TIMES = (
 )
 """Debug topics of the node that the player gathers, without the leading `debug/`."""
 
+INTRODUCTION_S = 0.5
+"""How long CameraInfo alone is sent before the first picture."""
+
 CONTACT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("class_id", "u1")])
 
 
@@ -109,6 +112,7 @@ class Player:
             still_alive: called while waiting; raises to give up, as when the node's process has ended.
         """
         self._still_alive = still_alive
+        self._introduced = False
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
         self._node = rclpy.create_node("bag_player", context=self._context)
@@ -191,7 +195,10 @@ class Player:
 
     def _ask(self, frame: Frame, deadline_s: float) -> Answer:
         if frame.calibration is not None:
-            self._infos.publish(_info_message(frame, frame.calibration))
+            info = _info_message(frame, frame.calibration)
+            self._infos.publish(info)
+            if not self._introduced:
+                self._introduce(info, deadline_s)
         message = _image_message(frame)
         sent_s = time.monotonic()
         self._images.publish(message)
@@ -213,6 +220,20 @@ class Player:
             contacts=_contacts(got["contacts"]) if "contacts" in got else None,
             round_trip_ms=(self._mask_at_s.pop(frame.stamp_ns) - sent_s) * 1e3,
         )
+
+    def _introduce(self, info: CameraInfo, deadline_s: float) -> None:
+        """Let the node take the first CameraInfo in before the first picture.
+
+        The node listens to CameraInfo as best effort, so DDS acknowledges nothing, and an executor may serve the picture
+        first although it was sent later; that frame would have no grid.
+        """
+        if not self._spin_until(lambda: self._infos.get_subscription_count() > 0, time.monotonic() + deadline_s):
+            raise NodeError(f"no subscription to {self._infos.topic_name} after {deadline_s:g} s: see the node's log")
+        end_s = time.monotonic() + INTRODUCTION_S
+        while time.monotonic() < end_s:
+            self._infos.publish(info)
+            self._spin_until(lambda: False, time.monotonic() + INTRODUCTION_S / 10)
+        self._introduced = True
 
     def _spin_until(self, condition: Callable[[], bool], end_s: float) -> bool:
         """Whether `condition` came true before the monotonic time `end_s`."""
