@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from rosbags.interfaces import Connection, Qos
-from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_typestore
 
 from mfuser_ros.bags.calibration import CameraCalibration
@@ -34,11 +34,16 @@ class BagWriter:
     ```
     """
 
-    def __init__(self, path: str | Path, *, storage: Storage = "mcap") -> None:
+    def __init__(self, path: str | Path, *, storage: Storage = "mcap", compress: bool = False) -> None:
         """Prepare the bag folder `path`; it is made when the `with` block is entered.
 
+        Args:
+            path: folder to make.
+            storage: plugin of rosbag2.
+            compress: with zstd: masks shrink to a hundredth, JPEGs do not. MCAP only, as sqlite3 has no chunks.
+
         Raises:
-            InputError: the path exists already.
+            InputError: the path exists already, or `compress` with sqlite3.
         """
         self.path = Path(path)
         self._types = get_typestore(Stores.ROS2_JAZZY)
@@ -46,6 +51,10 @@ class BagWriter:
             self._writer = Writer(self.path, version=Writer.VERSION_LATEST, storage_plugin=_PLUGINS[storage])
         except WriterError as error:
             raise InputError(f"{self.path}: exists already: give another path or delete it first") from error
+        if compress:
+            if storage != "mcap":
+                raise InputError(f"{self.path}: {storage} bags are not compressed: choose the storage mcap")
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._connections: dict[str, Connection] = {}
 
     def __enter__(self) -> BagWriter:
