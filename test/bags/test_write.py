@@ -100,7 +100,9 @@ def test_compressed_sqlite_is_refused(tmp_path):
 def test_failed_bag_leaves_nothing_behind(tmp_path):
     wrong = np.zeros((2, 2, 4), np.uint8)
     with (
-        pytest.raises(InputError, match=r"/front/image_raw: rgb8 wants uint8 with 3 channel\(s\), found uint8 \(2, 2, 4\)"),
+        pytest.raises(
+            InputError, match=r"/front/image_raw: rgb8 wants uint8 with 3 channel\(s\), found uint8 \(2, 2, 4\)"
+        ),
         BagWriter(tmp_path / "bag") as bag,
     ):
         bag.image("/front/image_raw", wrong, encoding="rgb8", stamp_ns=STAMP_NS, frame_id=FRAME)

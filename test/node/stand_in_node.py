@@ -58,7 +58,9 @@ def main() -> None:
         else:
             red = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)[..., 0]
         values = np.where(red > 127, 0, 255).astype(np.uint8)
-        mask = Image(header=message.header, height=red.shape[0], width=red.shape[1], encoding="mono8", step=red.shape[1])
+        mask = Image(
+            header=message.header, height=red.shape[0], width=red.shape[1], encoding="mono8", step=red.shape[1]
+        )
         mask.data = array.array("B", values.tobytes())
         status = DiagnosticStatus(name="mfuser: front", values=[KeyValue(key="model", value="stand-in")])
         diagnostics.publish(DiagnosticArray(status=[status]))

@@ -41,7 +41,9 @@ def make_frames(tmp_path, *, jpeg_quality=95, calibrated=True):
         pictures[index, :, : 16 * (index + 1)] = 255
     calibration = None
     if calibrated:
-        calibration = CameraCalibration(64, 48, "plumb_bob", np.zeros(5), np.diag([50.0, 50, 1]), np.eye(3), np.eye(3, 4))
+        calibration = CameraCalibration(
+            64, 48, "plumb_bob", np.zeros(5), np.diag([50.0, 50, 1]), np.eye(3), np.eye(3, 4)
+        )
     path = tmp_path / "bag"
     made = make_bag(
         pictures,

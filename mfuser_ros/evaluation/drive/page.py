@@ -164,7 +164,10 @@ def _html(figure: go.Figure, name: str) -> str:
         font={"family": "system-ui, sans-serif", "size": 13},
     )
     text = figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=f"chart-{name}", config={"displaylogo": False, "responsive": True}
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"chart-{name}",
+        config={"displaylogo": False, "responsive": True},
     )
     return str(text)
 
