@@ -224,8 +224,8 @@ class Player:
     def _introduce(self, info: CameraInfo, deadline_s: float) -> None:
         """Let the node take the first CameraInfo in before the first picture.
 
-        The node listens to CameraInfo as best effort, so DDS acknowledges nothing, and an executor may serve the picture
-        first although it was sent later; that frame would have no grid.
+        The node listens to CameraInfo as best effort, so DDS acknowledges nothing, and an executor may serve the
+        picture first although it was sent later; that frame would have no grid.
         """
         if not self._spin_until(lambda: self._infos.get_subscription_count() > 0, time.monotonic() + deadline_s):
             raise NodeError(f"no subscription to {self._infos.topic_name} after {deadline_s:g} s: see the node's log")

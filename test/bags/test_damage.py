@@ -95,8 +95,10 @@ def test_random_damage_reads_or_is_one_line(content, tmp_path, seed):
         for _ in range(chance.choice((1, 5, 50))):
             data[chance.randrange(len(data))] = chance.randrange(256)
     file.write_bytes(data)
+    said = ""
     try:
         read_all(path)
     except InputError as error:
-        assert "\n" not in str(error)
-        assert "bag: " in str(error)
+        said = str(error)
+    assert "\n" not in said
+    assert said == "" or "bag: " in said

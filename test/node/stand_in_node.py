@@ -1,7 +1,7 @@
-"""A node with the topics of `mfuser` and a rule instead of a network, run as a process of its own by the player's tests.
+"""A node with the topics of `mfuser` and a rule instead of a network, run as a process by the tests of the player.
 
-The mask of a picture is 0 where its red channel is above 127, else 255. `--die-at N` ends the process with an error line
-at frame N, `--silent-at N` keeps the mask of frame N back, `--mute TOPIC` never publishes `TOPIC`.
+The mask of a picture is 0 where its red channel is above 127, else 255. `--die-at N` ends the process with an error
+line at frame N, `--silent-at N` keeps the mask of frame N back, `--mute TOPIC` never publishes `TOPIC`.
 """
 
 import argparse
