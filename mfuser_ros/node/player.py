@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -141,6 +141,7 @@ class Player:
         for part in TIMES:
             self._node.create_subscription(Float64, f"{node}/debug/{part}", self._keep_time(part), _reliable(depth=10))
         self.diagnostics: dict[str, str] = {}
+        self._trouble = ""  # of the newest status, where it is an error
         self._status = f"{node.rpartition('/')[2]}: {camera}"
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._keep_diagnostics, _reliable(depth=10))
         self.class_map: str | None = None
@@ -163,7 +164,7 @@ class Player:
         """Return when the node listens to the pictures, publishes every output, and has sent its class map.
 
         Raises:
-            NodeError: something is missing after `deadline_s`; the text names it.
+            NodeError: something is missing after `deadline_s`, or the node says that it failed; the text names it.
         """
         waits: list[tuple[str, Callable[[], bool]]] = [
             (f"subscription to {self._images.topic_name}", lambda: self._images.get_subscription_count() > 0),
@@ -172,9 +173,11 @@ class Player:
         ]
         end_s = time.monotonic() + deadline_s
         for what, is_there in waits:
-            if not self._spin_until(is_there, end_s):
+            if not self._spin_until(self._or_failed(is_there), end_s):
                 seen = ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in self._others())) or "none"
                 raise NodeError(f"no {what} after {deadline_s:g} s (nodes seen: {seen}): see the node's log")
+            if self._has_failed():
+                raise NodeError(f"the node is not ready: {self._trouble}")
 
     def play(self, frames: Iterable[Frame], *, deadline_s: float = 30.0) -> Iterator[Answer]:
         """Send each frame when the answer to the last one has come; yield the answers.
@@ -206,7 +209,7 @@ class Player:
             if not self._spin_until(self._has_arrived(name, frame.stamp_ns), sent_s + deadline_s):
                 raise NodeError(
                     f"frame {frame.index} (stamp {frame.stamp_ns} ns): nothing on {self._topics[name][1]} after "
-                    f"{deadline_s:g} s: see the node's log and /diagnostics"
+                    f"{deadline_s:g} s: {self._trouble or 'see the log of the node'}"
                 )
         got = {name: self._arrived[name].pop(frame.stamp_ns) for name in self._wanted}
         for arrived in self._arrived.values():
@@ -245,6 +248,12 @@ class Player:
             self._executor.spin_once(timeout_sec=min(left_s, 0.1))
         return True
 
+    def _has_failed(self) -> bool:
+        return " failed: " in self._trouble  # as the node says of its transitions; other errors may pass
+
+    def _or_failed(self, condition: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: condition() or self._has_failed()
+
     def _output_topics(self) -> list[str]:
         return [self._topics[name][1] for name in self._wanted]
 
@@ -274,6 +283,7 @@ class Player:
         for status in message.status:
             if status.name == self._status:
                 self.diagnostics = {pair.key: pair.value for pair in status.values}
+                self._trouble = status.message if status.level == DiagnosticStatus.ERROR else ""
 
     def _keep_class_map(self, message: String) -> None:
         self.class_map = str(message.data)

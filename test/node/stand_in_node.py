@@ -1,7 +1,8 @@
 """A node with the topics of `mfuser` and a rule instead of a network, run as a process by the tests of the player.
 
 The mask of a picture is 0 where its red channel is above 127, else 255. `--die-at N` ends the process with an error
-line at frame N, `--silent-at N` keeps the mask of frame N back, `--mute TOPIC` never publishes `TOPIC`.
+line at frame N, `--silent-at N` keeps the mask of frame N back, `--mute TOPIC` never publishes `TOPIC`,
+`--fail` reports a failed configuration and does nothing else.
 """
 
 import argparse
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--die-at", type=int, default=-1)
     parser.add_argument("--silent-at", type=int, default=-1)
     parser.add_argument("--mute", default="")
+    parser.add_argument("--fail", action="store_true")
     arguments = parser.parse_args()
     rclpy.init()
     node = rclpy.create_node("mfuser")
@@ -43,6 +45,12 @@ def main() -> None:
         if name != arguments.mute
     }
     diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    if arguments.fail:
+        error = DiagnosticStatus(
+            name="mfuser: front", level=DiagnosticStatus.ERROR, message="configure failed: no weights"
+        )
+        node.create_timer(0.2, lambda: diagnostics.publish(DiagnosticArray(status=[error])))
+        rclpy.spin(node)
     calibrations = []
     frames = []
 

@@ -113,6 +113,15 @@ def test_missing_topic_is_named_before_the_first_frame(tmp_path, stand_in):
         player.wait_for_node(deadline_s=6.0)
 
 
+def test_failed_configuration_is_told_at_once(tmp_path, stand_in):
+    stand_in("--fail")
+    with (
+        Player(image_topic="/front/image_raw", compressed=True) as player,
+        pytest.raises(NodeError, match="the node is not ready: configure failed: no weights"),
+    ):
+        player.wait_for_node(deadline_s=DEADLINE_S)
+
+
 def test_dead_node_ends_the_wait_at_once(tmp_path, stand_in):
     process = stand_in("--die-at", "1")
 

@@ -49,7 +49,7 @@ class DriveRecord:
 
     def mean_shares(self) -> np.ndarray:
         """float64 (classes + 1,): shares over the whole drive, the unknown pixels last."""
-        return np.mean([frame.shares for frame in self.frames], axis=0)
+        return np.asarray(np.mean([frame.shares for frame in self.frames], axis=0))
 
     def round_trip(self) -> Percentiles:
         """Percentiles of the round trip."""
