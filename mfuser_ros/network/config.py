@@ -92,7 +92,8 @@ class HeadConfig(_Config):
 
     width: PositiveInt = 256
     heads: PositiveInt = 8
-    hidden: PositiveInt = 2048  # of both feed-forward networks
+    pixel_hidden: PositiveInt = 2048  # of the feed-forward networks (the published comment says 1024, its code 2048)
+    query_hidden: PositiveInt = 2048
     pixel_layers: PositiveInt = 6
     query_layers: PositiveInt = 9
     norm_groups: PositiveInt = 32
@@ -176,7 +177,9 @@ SMALL = Architecture(
     text=StoredText(),
     text_width=512,
     enhancer=EnhancerConfig(width=128, heads=4, layers=1, initial_scale=0.05, dropout=0.0),
-    head=HeadConfig(width=128, heads=8, hidden=512, pixel_layers=2, query_layers=6, norm_groups=32, points=4),
+    head=HeadConfig(
+        width=128, heads=8, pixel_hidden=512, query_hidden=512, pixel_layers=2, query_layers=6, norm_groups=32, points=4
+    ),
     input=WholeInput(long_side=640, multiple=32),
 )
 

@@ -39,7 +39,9 @@ class _QueryDecoderLayer(nn.Module):
         width = config.width
         self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
         self.self_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
-        self.ffn = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width))
+        self.ffn = nn.Sequential(
+            nn.Linear(width, config.query_hidden), nn.ReLU(), nn.Linear(config.query_hidden, width)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
     def forward(self, query: Tensor, query_position: Tensor, key: Tensor, value: Tensor, blocked: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ class _PixelDecoderLayer(nn.Module):
         width = config.width
         self.deformable = DeformableAttention(width, config.heads, LEVELS, config.points)
         self.text_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
-        self.ffn = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width))
+        self.ffn = nn.Sequential(
+            nn.Linear(width, config.pixel_hidden), nn.ReLU(), nn.Linear(config.pixel_hidden, width)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
     def forward(
