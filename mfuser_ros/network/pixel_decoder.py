@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfuser_ros.network.config import HeadConfig
-from mfuser_ros.network.deformable import DeformableAttention
+from mfuser_ros.network.deformable import DeformableAttention, Sizes
 from mfuser_ros.network.positions import reference_points, sine_encoding
 
 LEVELS = 3  # that the attention sees, coarsest first; a fourth, finer one only receives
@@ -53,7 +53,7 @@ class _PixelDecoderLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
     def forward(
-        self, tokens: Tensor, position: Tensor, reference: Tensor, sizes: Sequence[tuple[int, int]],
+        self, tokens: Tensor, position: Tensor, reference: Tensor, sizes: Sizes,
         text_key: Tensor, text: Tensor,
     ) -> Tensor:  # fmt: skip
         tokens = self.norms[0](tokens + self.deformable(tokens + position, tokens, reference, sizes))

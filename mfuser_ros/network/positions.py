@@ -40,3 +40,10 @@ def reference_points(sizes: tuple[tuple[int, int], ...], device: torch.device) -
             x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
             points.append(torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1))
         return torch.cat(points)
+
+
+@lru_cache(maxsize=64)
+def level_extents(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(levels, 2) width and height of each level in cells; kept on the device, so that a step can be captured."""
+    with torch.inference_mode(False):
+        return torch.tensor([(width, height) for height, width in sizes], dtype=torch.float32, device=device)

@@ -43,16 +43,17 @@ def load(
     chosen = choose_device(device)
     arithmetic = _choose_precision(precision, chosen)
     network, description = load_model(model)
-    classes = vocabulary if isinstance(vocabulary, Vocabulary) else vocabularies.load(vocabulary and Path(vocabulary))
-    if classes.names != description.vocabulary:
-        strange = sorted(set(classes.names) ^ set(description.vocabulary)) or ["their order"]
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = vocabularies.load(Path(vocabulary) if vocabulary else None)
+    if vocabulary.names != description.vocabulary:
+        strange = sorted(set(vocabulary.names) ^ set(description.vocabulary)) or ["their order"]
         raise VocabularyError(
             f"{description.name}: was made for other classes than the vocabulary ({', '.join(strange)}): "
             "give a vocabulary with the classes of the model"
         )
     return Segmenter(
         network,
-        classes,
+        vocabulary,
         name=description.name,
         sha256=description.sha256,
         device=chosen,
