@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
 
 STOP_TIMEOUT_S = 10.0
 
@@ -13,8 +12,8 @@ STOP_TIMEOUT_S = 10.0
 class _Stop:
     """Ends the process on the first SIGINT or SIGTERM, in whatever state it is, with exit code 0.
 
-    rclpy's own handlers are not used: they shut the context down first, so that a node that is still loading its model fails
-    with an error and one that is active cannot take its grid back.
+    rclpy's own handlers are not used: they shut the context down first, so that a node that is still loading its model
+    fails with an error and one that is active cannot take its grid back.
     """
 
     def __init__(self) -> None:
@@ -22,7 +21,7 @@ class _Stop:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, *_: object) -> None:
         # launch sends a second one besides the terminal's: it must not disturb the end
         for ignored in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ignored, signal.SIG_IGN)

@@ -125,7 +125,7 @@ def check_pose(T: np.ndarray, *, ground_z: float, name: str) -> None:
     """
     if T[2, 3] <= ground_z:
         raise ConfigurationError(
-            f"{name} puts the camera at z = {T[2, 3]:g} m, the ground is at {ground_z:g} m: give the optical frame's pose"
+            f"{name} puts the camera at z = {T[2, 3]:g} m and the ground is at {ground_z:g} m: give the camera's height"
         )
     if T[2, 2] > math.cos(MIN_ANGLE_FROM_UP):
         raise ConfigurationError(

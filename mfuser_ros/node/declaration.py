@@ -16,8 +16,8 @@ from mfuser_ros.node.settings import Settings, camera_names, settings
 class DeclaredParameters:
     """The node's parameters.
 
-    A value from the command line or a file that cannot be used does not stop the node from being made; `settings` tells it.
-    Types are checked here and not by rclpy (`dynamic_typing`), so that a whole number does for a double.
+    A value from the command line or a file that cannot be used does not stop the node from being made; `settings` tells
+    it. Types are checked here and not by rclpy (`dynamic_typing`), so that a whole number does for a double.
 
     Args:
         node: declares them.
@@ -98,7 +98,7 @@ class DeclaredParameters:
         try:
             for name, value in ours.items():
                 if self._locked and not self._rows[name].run_time:
-                    raise ConfigurationError(f"{name} is fixed while the node is configured: deactivate and clean up first")
+                    raise ConfigurationError(f"{name} is fixed while the node is configured: clean up first")
                 if value is None:
                     raise ConfigurationError(f"{name} cannot be unset: give a value")
                 self._rows[name].checked(value)

@@ -120,4 +120,4 @@ def _shortened(boundary: np.ndarray, max_range: float) -> np.ndarray:
     distance = np.hypot(boundary[:, 0], boundary[:, 1])
     if not (distance < max_range).any():
         return boundary[:0]
-    return boundary * np.minimum(1.0, max_range / np.maximum(distance, 1e-9))[:, None]
+    return np.asarray(boundary * np.minimum(1.0, max_range / np.maximum(distance, 1e-9))[:, None])

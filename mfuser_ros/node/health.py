@@ -58,8 +58,8 @@ class _Sample(NamedTuple):
 class CameraHealth:
     """Collects what happens to the pictures of one camera; safe to call from several threads.
 
-    An event (a dropped picture) stays until a regular report has told it. A condition (a failing network) stays until it is
-    cleared. All times are those of a steady clock in nanoseconds, but for stamps.
+    An event (a dropped picture) stays until a regular report has told it. A condition (a failing network) stays until
+    it is cleared. All times are those of a steady clock in nanoseconds, but for stamps.
     """
 
     def __init__(self, device: str, model: str, sha256: str) -> None:
@@ -184,7 +184,7 @@ class CameraHealth:
                     break
         received = self._received_share()
         if received < 0.5:
-            text = f"only {received:.0%} of the pictures arrive: use config/fastdds_shm.xml or input_reliability reliable"
+            text = f"only {received:.0%} of the pictures arrive: use config/fastdds_shm.xml, or input_reliability"
             faults.append(Fault(Level.WARN, "loss", text))
         return faults
 

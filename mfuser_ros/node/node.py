@@ -76,27 +76,27 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
         if self._declared.value("autostart"):
             self._start_timer = self.create_timer(0.0, self._start, clock=steady)
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Load and warm up the model, make the publishers, publish what the ids mean."""
         return self._transition("configure", self._configure)
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and begin to work."""
         return self._transition("activate", self._activate)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, finish the picture in work, publish a grid that knows nothing."""
         return self._transition("deactivate", self._deactivate)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and its memory."""
         return self._transition("cleanup", self._release)
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup, from any state."""
         return self._transition("shutdown", self._release)
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured."""
         return self._transition("error handling", self._release)
 
@@ -171,7 +171,7 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
     def _warn_of_unused_overrides(self) -> None:
         unused = self._declared.unused_overrides()
         if unused:
-            self.get_logger().warning(f"parameters that do not exist are ignored: {', '.join(unused)}: check their names")
+            self.get_logger().warning(f"parameters that do not exist: {', '.join(unused)}: check their names")
 
     def _on_change(self, settings: Settings) -> None:
         if self._pipeline is not None:

@@ -1,6 +1,6 @@
 """Arrays to messages. Pixels and cells are written in place into messages that are kept: the fast way in rclpy.
 
-Assigning a list, bytes or a numpy array to `data` takes up to a second for one picture; only `array.array` is assigned here.
+Assigning a list, bytes or a numpy array to `data` takes up to a second for one picture, so only `array.array` is.
 Fast DDS has copied a message when `publish` returns, so its buffer may be written again.
 """
 
@@ -21,7 +21,12 @@ from mfuser_ros.drivable import GridSpec
 from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
 
 CONTACT = np.dtype(
-    {"names": ["x", "y", "z", "class_id"], "formats": ["<f4", "<f4", "<f4", "u1"], "offsets": [0, 4, 8, 12], "itemsize": 16}
+    {
+        "names": ["x", "y", "z", "class_id"],
+        "formats": ["<f4", "<f4", "<f4", "u1"],
+        "offsets": [0, 4, 8, 12],
+        "itemsize": 16,
+    }
 )
 """One point of the contacts; the three spare bytes keep the floats aligned."""
 
@@ -80,8 +85,10 @@ def contacts_message(contacts: np.ndarray, z: float, header: Header) -> PointClo
     points["class_id"] = contacts[:, 3].astype(np.uint8)
     cloud = PointCloud2(header=header, height=1, width=len(contacts), is_dense=True, is_bigendian=False)
     cloud.fields = [
-        PointField(name=name, offset=int(CONTACT.fields[name][1]), datatype=datatype, count=1)  # type: ignore[index]
-        for name, datatype in zip(("x", "y", "z", "class_id"), (PointField.FLOAT32,) * 3 + (PointField.UINT8,), strict=True)
+        PointField(name="x", offset=0, datatype=PointField.FLOAT32, count=1),
+        PointField(name="y", offset=4, datatype=PointField.FLOAT32, count=1),
+        PointField(name="z", offset=8, datatype=PointField.FLOAT32, count=1),
+        PointField(name="class_id", offset=12, datatype=PointField.UINT8, count=1),
     ]
     cloud.point_step = CONTACT.itemsize
     cloud.row_step = CONTACT.itemsize * len(contacts)

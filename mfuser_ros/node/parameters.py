@@ -101,7 +101,7 @@ class Parameter:
 
 
 PER_CAMERA = (
-    Parameter("<cam>.image_topic", "string", "<cam>/image_raw", "Image topic; with transport compressed its base name."),
+    Parameter("<cam>.image_topic", "string", "<cam>/image_raw", "Image topic; without /compressed for that transport."),
     Parameter("<cam>.info_topic", "string", "", "CameraInfo topic; empty: camera_info beside the image topic."),
     Parameter(
         "<cam>.transport",
@@ -115,7 +115,7 @@ PER_CAMERA = (
         "<cam>.pose",
         "double[]",
         None,
-        "Pose of the optical frame in grid.frame: x y z (m) roll pitch yaw (rad, fixed axes). Unset: no grid.",
+        "Optical frame in grid.frame: x y z (m) roll pitch yaw (rad, fixed axes), each with a point. Unset: no grid.",
         length=(6, 6),
     ),
     Parameter("<cam>.rectified", "bool", False, "Pictures are undistorted; assumed for topics named image_rect*."),
@@ -213,7 +213,12 @@ NODE = (
         run_time=True,
     ),
     Parameter(
-        "contacts_height", "double", 0.3, "Height of the contact points above the ground (m).", range=(0, 2), run_time=True
+        "contacts_height",
+        "double",
+        0.3,
+        "Height of the contact points above the ground (m).",
+        range=(0, 2),
+        run_time=True,
     ),
     Parameter(
         "diagnostics.warn_latency",

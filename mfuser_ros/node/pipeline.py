@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -65,9 +66,7 @@ class Pipeline:
         self._segmenter = segmenter
         self._logger = node.get_logger()
         self._cameras = {
-            camera.name: Camera(
-                node, outputs, camera, CameraHealth(segmenter.device, segmenter.name, segmenter.sha256)
-            )
+            camera.name: Camera(node, outputs, camera, CameraHealth(segmenter.device, segmenter.name, segmenter.sha256))
             for camera in settings.cameras
         }
         self._drivable = DrivableOutput(outputs, segmenter.vocabulary, settings)
@@ -87,7 +86,7 @@ class Pipeline:
         self._worker = Worker(list(self._cameras), self._process)
         for camera in self._cameras.values():
             camera.health.watch(now_ns)
-            camera.subscribe(inputs, self._settings.input_reliability, lambda message, of=camera: self._on_image(of, message))
+            camera.subscribe(inputs, self._settings.input_reliability, partial(self._on_image, camera))
         self._worker.start()
 
     def deactivate(self, timeout: float | None = None) -> bool:
@@ -148,7 +147,7 @@ class Pipeline:
     def _look_for_rivals(self) -> None:
         if self._worker is None:
             return
-        for name, camera in self._cameras.items():
+        for camera in self._cameras.values():
             count = self._node.count_publishers(camera.image_topic)
             if count > 1:
                 text = f"{count} publishers on {camera.image_topic}: their pictures are mixed"

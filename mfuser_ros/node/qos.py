@@ -1,4 +1,4 @@
-"""QoS of every topic. Each call makes a new profile, because rclpy writes overrides into the object that it is given."""
+"""QoS of every topic. Each call makes a new profile: rclpy writes overrides into the object that it is given."""
 
 from __future__ import annotations
 
@@ -44,6 +44,4 @@ def overridable() -> QoSOverridingOptions:
 def _profile(
     reliability: ReliabilityPolicy, depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
 ) -> QoSProfile:
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability
-    )
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability)

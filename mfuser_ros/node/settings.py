@@ -27,7 +27,7 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Every parameter of the node; names follow the parameters', a dot is an underscore. Lengths in metres, times in s."""
+    """Every parameter of the node, with an underscore for the dot of its name. Lengths in metres, times in seconds."""
 
     cameras: tuple[CameraSettings, ...]
     model: str

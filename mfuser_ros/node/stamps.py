@@ -62,20 +62,17 @@ class StampGate:
         if not stamp:
             return Verdict("process", "stamp", "stamp is 0 or no time: the driver should stamp its pictures")
         age = age_ns(stamp, now_ns)
-        ahead = age is not None and age < -MAX_AHEAD_NS
+        ahead_ns = 0 if age is None or age >= -MAX_AHEAD_NS else -age
         # a picture from the future must not make all that follow look old
-        comparable = self._published is not None and ahead == self._published_ahead
-        if comparable and self._published is not None and stamp < self._published:
+        if self._published is not None and self._published_ahead == bool(ahead_ns) and stamp < self._published:
             behind = (self._published - stamp) / SECOND_NS
-            return Verdict("drop", "late", f"picture is {behind:.3f} s older than the last: the source sends out of order")
-        if age is None:
-            return Verdict("process")
-        if ahead:
-            return Verdict("process", "stamp", f"stamp is {-age / SECOND_NS:.3f} s in the future: synchronise the clocks")
-        if max_age > 0 and age > max_age * SECOND_NS:
-            return Verdict(
-                "drop", "late", f"picture is {age / SECOND_NS:.3f} s old, max_age is {max_age:g} s: find the delay upstream"
-            )
+            return Verdict("drop", "late", f"picture is {behind:.3f} s older than the last: the source is out of order")
+        if ahead_ns:
+            text = f"stamp is {ahead_ns / SECOND_NS:.3f} s in the future: synchronise the clocks"
+            return Verdict("process", "stamp", text)
+        if age is not None and 0 < max_age * SECOND_NS < age:
+            text = f"picture is {age / SECOND_NS:.3f} s old, max_age is {max_age:g} s: find the delay upstream"
+            return Verdict("drop", "late", text)
         return Verdict("process")
 
     def published(self, stamp: int | None, now_ns: int, generation: int) -> None:

@@ -25,11 +25,10 @@ class TimingTopics:
     """The topics `~/debug/…_ms`: Float64Stamped where Autoware's messages are installed, Float64 elsewhere."""
 
     def __init__(self, topics: Topics) -> None:
-        names = ("processing_time", "cyclic_time", "pipeline_latency", *(f"processing_time/{stage}" for stage in STAGES))
+        names = ["processing_time", "cyclic_time", "pipeline_latency"]
+        names += [f"processing_time/{stage}" for stage in STAGES]
         message_type = Float64Stamped or Float64
-        self._publishers = {
-            name: topics.publisher(message_type, f"~/debug/{name}_ms", qos.results()) for name in names
-        }
+        self._publishers = {name: topics.publisher(message_type, f"~/debug/{name}_ms", qos.results()) for name in names}
 
     def publish(
         self,
