@@ -106,12 +106,23 @@ class Graph:
         ]
         pytest.fail(f"after {deadline_s} s: {what}; the graph: {', '.join(topics)}")
 
+    def repeat(self, action: Callable[[], None], condition: Callable[[], Any], what: str, deadline_s: float) -> Any:
+        """Do something again and again until `condition` is true, as `wait` does."""
+        last_s = 0.0
+
+        def act_and_look() -> Any:
+            nonlocal last_s
+            if time.monotonic() - last_s > 0.2:
+                last_s = time.monotonic()
+                action()
+            return condition()
+
+        return self.wait(act_and_look, what, deadline_s)
+
     def wait_for_match(self, publisher: Any, count: int = 1) -> None:
         """Wait until `count` subscribers are connected to a publisher."""
-        self.wait(
-            lambda: publisher.get_subscription_count() >= count,
-            f"{publisher.topic_name} has fewer than {count} readers",
-        )
+        what = f"{publisher.topic_name} has fewer than {count} readers"
+        self.wait(lambda: publisher.get_subscription_count() >= count, what)
 
     def wait_for_publisher(self, topic: str) -> None:
         """Wait until somebody publishes a topic."""
