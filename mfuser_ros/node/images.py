@@ -1,7 +1,7 @@
 """Image and CompressedImage messages become RGB arrays here, and nowhere else.
 
-Needs no ROS: a message is anything with the fields of `sensor_msgs/Image` or `sensor_msgs/CompressedImage`, its `data` an
-`array.array` (rclpy), `bytes` (mcap) or a read-only numpy array (rosbags).
+Needs no ROS: a message is anything with the fields of `sensor_msgs/Image` or `sensor_msgs/CompressedImage`, its `data`
+an `array.array` (rclpy), `bytes` (mcap) or a read-only numpy array (rosbags).
 """
 
 from __future__ import annotations
@@ -129,14 +129,18 @@ def _check_raw(message: Any) -> None:
         raise ImageError("encoding", f"encoding '{name}' is not accepted{reason}: publish one of {', '.join(ACCEPTED)}")
     row_bytes = width * _ENCODINGS[name].pixel_bytes
     if step < row_bytes:
-        raise ImageError("bad_image", f"step is {step}, a row of {width} {name} pixels takes {row_bytes}: fix the driver")
+        raise ImageError(
+            "bad_image", f"step {step} is less than a row of {width} {name} pixels ({row_bytes}): fix the driver"
+        )
     needed = step * (height - 1) + row_bytes
     if data_bytes < needed:
         raise ImageError(
             "bad_image", f"data has {data_bytes} bytes, {width}x{height} {name} takes {needed}: fix the driver"
         )
     if name.startswith("yuv422") and width % 2:
-        raise ImageError("bad_image", f"{name} with the odd width {width}: two pixels share their colour, fix the driver")
+        raise ImageError(
+            "bad_image", f"{name} of odd width {width}, but pairs of pixels share a colour: fix the driver"
+        )
 
 
 def _check_size(width: int, height: int) -> None:
@@ -165,9 +169,7 @@ def _raw_to_rgb(message: Any) -> np.ndarray:
 def _pixels(message: Any, encoding: _Encoding) -> np.ndarray:
     """View of the data without row padding, (height, width[, channels]), 16-bit samples in this machine's order."""
     height, width = int(message.height), int(message.width)
-    sample = np.dtype(np.uint8)
-    if encoding.sample_bytes == 2:
-        sample = np.dtype(">u2" if message.is_bigendian else "<u2")
+    sample = np.dtype("u1" if encoding.sample_bytes == 1 else ">u2" if message.is_bigendian else "<u2")
     view: np.ndarray = np.ndarray(
         (height, width, encoding.channels),
         sample,
@@ -224,7 +226,7 @@ def _compressed_to_rgb(message: Any) -> np.ndarray:
     elif encoded.startswith(_PNG_SIGNATURE):
         width, height = _png_size(encoded, message.format)
     else:
-        raise ImageError("bad_image", f"CompressedImage of {len(encoded)} bytes is neither JPEG nor PNG: fix the driver")
+        raise ImageError("bad_image", f"CompressedImage of {len(encoded)} bytes is no JPEG or PNG: fix the driver")
     if width <= 0 or height <= 0:
         raise ImageError("bad_image", f"compressed image of {width}x{height}: fix the driver")
     _check_size(width, height)
@@ -255,7 +257,7 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
         position += 2 + length
         if marker == 0xDA:
             break
-    # OpenCV fills what a truncated file lacks with grey and says nothing. In coded data FF is followed by 00 or by a marker.
+    # OpenCV fills what a truncated file lacks with grey and says nothing. In coded data FF is followed by 00 or a marker.
     if size is None or encoded.find(b"\xff\xd9", position) < 0:
         raise ImageError("bad_image", f"JPEG of {len(encoded)} bytes is truncated or broken: check the transport")
     return size
@@ -267,5 +269,5 @@ def _png_size(encoded: bytes, text: str) -> tuple[int, int]:
         raise ImageError("bad_image", f"PNG of {len(encoded)} bytes is truncated or broken: check the transport")
     width, height, bit_depth, colour_type = struct.unpack_from(">IIBB", encoded, 16)
     if bit_depth == 16 and colour_type == 0 and not text.startswith("mono16"):
-        raise ImageError("encoding", f"16-bit grey PNG with format '{text}' may be a depth image: send 'mono16; png ...'")
+        raise ImageError("encoding", f"16-bit grey PNG of format '{text}' may be a depth image: say mono16; png")
     return width, height
