@@ -23,10 +23,8 @@ def find(relative: str) -> Path:
     """
     checkout = Path(__file__).resolve().parents[1]
     candidates = [checkout] if (checkout / "package.xml").exists() else []
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        if prefix:
-            candidates.append(Path(prefix) / "share" / PACKAGE)
-    candidates.append(Path(sys.prefix) / "share" / PACKAGE)
+    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    candidates += [Path(prefix) / "share" / PACKAGE for prefix in prefixes]
     for root in candidates:
         path = root / relative
         if path.exists():

@@ -96,7 +96,9 @@ def load(path: str | Path | None = None) -> Vocabulary:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise VocabularyError(f"{file}: cannot be read ({error.strerror}): give the path of a vocabulary YAML") from error
+        raise VocabularyError(
+            f"{file}: cannot be read ({error.strerror}): give the path of a vocabulary YAML"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise VocabularyError(f"{file}: is no YAML ({reason}): see config/vocabulary.yaml for the form") from error
