@@ -21,6 +21,10 @@ class DeviceError(MFuserError):
     """A device was asked for that this machine does not have."""
 
 
+class InferenceError(MFuserError):
+    """The network gave no usable result for a picture, such as scores that are not numbers."""
+
+
 class InputError(MFuserError):
     """A picture, video, bag or message cannot be used."""
 

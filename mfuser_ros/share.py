@@ -23,8 +23,9 @@ def find(relative: str) -> Path:
     """
     checkout = Path(__file__).resolve().parents[1]
     candidates = [checkout] if (checkout / "package.xml").exists() else []
-    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
-    candidates += [Path(prefix) / "share" / PACKAGE for prefix in prefixes]
+    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
+    candidates.extend(Path(prefix) / "share" / PACKAGE for prefix in prefixes)
+    candidates.append(Path(sys.prefix) / "share" / PACKAGE)
     for root in candidates:
         path = root / relative
         if path.exists():

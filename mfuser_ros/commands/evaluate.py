@@ -1,0 +1,121 @@
+"""`mfuser evaluate`: scores of a model on labelled sets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mfuser_ros.errors import DatasetError, MFuserError
+
+if TYPE_CHECKING:
+    from mfuser_ros.datasets.config import DatasetConfig
+    from mfuser_ros.datasets.packed import PackedDataset
+
+
+def evaluate(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="SET/SPLIT...", help="Such as camvid/dusk, or my.yaml/test for a YAML file.")
+    ],
+    data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
+    model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
+    out: Annotated[Path | None, typer.Option(help="Folder for summary.json (a folder in it for each of several).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threshold: Annotated[float, typer.Option(help="Less probable pixels are unknown, which counts as wrong.")] = 0.0,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the network's input instead of the set's.")] = None,
+    quiet: Annotated[bool, typer.Option(help="Print no table.")] = False,
+) -> None:
+    """Score a model on data sets: one pass over each whole picture, one confusion matrix over the set.
+
+    Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
+    """
+    try:
+        for source in inputs:
+            config, dataset = _open(source, data)
+            summary = _evaluate_one(source, config, dataset, model, device, threshold, _parsed(size) or config.size)
+            if not quiet:
+                _print_table(summary)
+            if out is not None:
+                from mfuser_ros.evaluation.summary import write_summary  # noqa: PLC0415
+
+                folder = out if len(inputs) == 1 else out / source.replace("/", "_")
+                path = write_summary(summary, folder)
+                if not quiet:
+                    print(path)
+    except MFuserError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
+    from mfuser_ros.datasets.config import load_config  # noqa: PLC0415  # cv2 takes its time to import
+    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
+
+    name, _, split = source.rpartition("/")
+    if not name:
+        config = load_config(source)
+        raise DatasetError(f"{source}: which split? choose one of {', '.join(f'{source}/{key}' for key in config.splits)}")
+    config = load_config(name)
+    return config, open_split(config, split, data)
+
+
+def _parsed(size: str | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    height, _, width = size.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise DatasetError(f"--size {size}: write HEIGHTxWIDTH, such as 480x640")
+    return int(height), int(width)
+
+
+def _evaluate_one(
+    source: str, config: DatasetConfig, dataset: PackedDataset, model: str, device: str, threshold: float,
+    size: tuple[int, int],
+) -> dict[str, Any]:  # fmt: skip  # JSON
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    import mfuser_ros  # noqa: PLC0415
+    from mfuser_ros.evaluation.dataset import evaluate  # noqa: PLC0415
+    from mfuser_ros.evaluation.summary import summarise  # noqa: PLC0415
+
+    segmenter = mfuser_ros.load(model, device=device, threshold=0, precision="float32", input_size=size)
+
+    def probabilities(pictures: list[np.ndarray], label_size: tuple[int, int]) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(segmenter.probabilities(picture, label_size)) for picture in pictures])
+
+    result = evaluate(dataset, config, probabilities, threshold=threshold, batch=1)
+    return summarise(
+        result,
+        source=source,
+        model={"name": segmenter.name, "sha256": segmenter.sha256},
+        settings={
+            "size": list(size), "threshold": threshold, "precision": segmenter.precision, "device": segmenter.device,
+        },
+    )  # fmt: skip
+
+
+def _print_table(summary: dict[str, Any]) -> None:  # JSON
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    table = Table(title=f"{summary['input']}, {summary['frames']} pictures, {summary['model']['name']}")
+    table.add_column("class")
+    for column in ("IoU", "precision", "recall", "share"):
+        table.add_column(column, justify="right")
+    for entry in summary["classes"]:
+        table.add_row(entry["name"], *(percent(entry[key]) for key in ("iou", "precision", "recall", "share")))
+    table.add_section()
+    table.add_row("mean IoU", percent(summary["miou"]))
+    table.add_row("pixel accuracy", percent(summary["pixel_accuracy"]))
+    table.add_row("calibration error", percent(summary["calibration"]["ece"]))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(evaluate)

@@ -1,0 +1,95 @@
+"""`mfuser train`: repeat a recipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mfuser_ros.errors import MFuserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mfuser_ros.network.model import MFuser
+    from mfuser_ros.training.config import TrainConfig
+    from mfuser_ros.training.loop import Validate
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="Recipe, such as config/train/small.yaml.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
+    towers: Annotated[Path, typer.Option(help="Folder of the pretrained towers and text embeddings.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, state and log.")],
+    minutes: Annotated[float | None, typer.Option(help="Length of the whole schedule; ends it before its steps.")] = None,
+    session_minutes: Annotated[float | None, typer.Option(help="Stop and save after so long, to be resumed.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the schedule instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="state.pt to go on from.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    eager: Annotated[bool, typer.Option(help="Do not record the step as a CUDA graph.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Print nothing; log.jsonl is written all the same.")] = False,
+) -> None:
+    """Train a network by a recipe; leaves PRESET.safetensors, PRESET.yaml, state.pt and log.jsonl in --out.
+
+    Example: mfuser train config/train/small.yaml --data data --towers weights --out runs/small --minutes 20
+    """
+    from mfuser_ros.inference.loading import choose_device  # noqa: PLC0415  # torch takes seconds to import
+    from mfuser_ros.training.config import load_recipe  # noqa: PLC0415
+    from mfuser_ros.training.loop import Limits, train  # noqa: PLC0415
+
+    try:
+        recipe = load_recipe(config)
+        if seed is not None:
+            recipe = recipe.model_copy(update={"seed": seed})
+        target = choose_device(device)
+        train(
+            recipe,
+            data=data,
+            towers=towers,
+            out=out,
+            device=target,
+            limits=Limits(steps or recipe.steps, minutes, session_minutes),
+            eager=eager,
+            resume=resume,
+            validate=_validation(recipe, data, target),
+            report=None if quiet else _print_row,
+        )
+    except MFuserError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Validate:
+    """The light evaluation of the recipe; its pictures are decoded once."""
+    from mfuser_ros.datasets.config import load_config  # noqa: PLC0415
+    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
+    from mfuser_ros.evaluation.dataset import evaluate, network_probabilities  # noqa: PLC0415
+
+    chosen = recipe.validation
+    config = load_config(chosen.dataset)
+    dataset = open_split(config, chosen.split, data)
+    samples = [dataset[index] for index in range(0, len(dataset), chosen.every_nth)]
+
+    def validate(model: MFuser) -> Mapping[str, float]:
+        start = time.monotonic()
+        scores = evaluate(samples, config, network_probabilities(model, device, config.size)).confusion.scores()
+        return {
+            f"{chosen.dataset}/{chosen.split}_miou": round(100 * (scores.miou or 0), 2),
+            "road_iou": round(100 * float(scores.iou[0]), 2),
+            "seconds": round(time.monotonic() - start, 1),
+        }
+
+    return validate
+
+
+def _print_row(row: Mapping[str, Any]) -> None:
+    print("  ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(train)

@@ -1,0 +1,94 @@
+"""From the name of a model to a Segmenter that is ready."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mfuser_ros import vocabulary as vocabularies
+from mfuser_ros.checkpoints import load_model
+from mfuser_ros.errors import ConfigurationError, DeviceError, VocabularyError
+from mfuser_ros.inference.segmenter import Precision, Segmenter, Size
+from mfuser_ros.vocabulary import Vocabulary
+
+
+def load(
+    model: str | os.PathLike[str] = "small",
+    *,
+    device: str = "auto",
+    threshold: float | None = None,
+    input_size: Size | None = None,
+    precision: Precision | Literal["auto"] = "auto",
+    vocabulary: str | os.PathLike[str] | Vocabulary | None = None,
+) -> Segmenter:
+    """Load a model and make it ready.
+
+    Args:
+        model: name of a model in models/, or path of its .safetensors file with the .yaml beside it.
+        device: auto (a GPU if there is one), cpu, cuda, or cuda:1.
+        threshold: probability below which a pixel is unknown (255); None: the model's own; 0 turns it off.
+        input_size: height and width that the network sees; None: as the model says.
+        precision: auto is float32 on a CPU and float16 on a GPU.
+        vocabulary: another vocabulary file for the same classes, such as one with other colours or roles.
+
+    Raises:
+        CheckpointError: weights are missing, corrupt, or of another architecture.
+        DeviceError: the device does not exist here.
+        ConfigurationError: a setting cannot work.
+        VocabularyError: the vocabulary is malformed, or names other classes than the model knows.
+    """
+    chosen = choose_device(device)
+    arithmetic = _choose_precision(precision, chosen)
+    network, description = load_model(model)
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = vocabularies.load(Path(vocabulary) if vocabulary else None)
+    if vocabulary.names != description.vocabulary:
+        strange = sorted(set(vocabulary.names) ^ set(description.vocabulary)) or ["their order"]
+        raise VocabularyError(
+            f"{description.name}: was made for other classes than the vocabulary ({', '.join(strange)}): "
+            "give a vocabulary with the classes of the model"
+        )
+    return Segmenter(
+        network,
+        vocabulary,
+        name=description.name,
+        sha256=description.sha256,
+        device=chosen,
+        precision=arithmetic,
+        threshold=description.threshold if threshold is None else threshold,
+        default_threshold=description.threshold,
+        temperature=description.temperature,
+        input_size=input_size,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device that a name stands for.
+
+    Raises:
+        DeviceError: a GPU is asked for that this machine does not have, or the name is none of ours.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise DeviceError(f"device {name!r}: is unknown: choose auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise DeviceError(f"device {name!r}: this machine has {count} usable GPUs: choose cpu or auto")
+    return torch.device("cuda", int(index or 0))
+
+
+def _choose_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    if precision == "auto":
+        return "float32" if device.type == "cpu" else "float16"
+    if precision not in ("float32", "float16", "bfloat16"):
+        raise ConfigurationError(f"precision {precision!r}: choose auto, float32, float16 or bfloat16")
+    if device.type == "cpu" and precision != "float32":
+        raise ConfigurationError(f"precision {precision}: a CPU runs float32 alone: choose float32 or auto")
+    return precision

@@ -1,0 +1,249 @@
+"""The Segmenter: pictures in, masks out, on one device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfuser_ros.errors import ConfigurationError, InferenceError, InputError
+from mfuser_ros.inference.enlarge import best_class, probabilities
+from mfuser_ros.inference.segmentation import Segmentation
+from mfuser_ros.inference.windows import slide
+from mfuser_ros.network.config import WholeInput
+from mfuser_ros.network.model import MFuser, assemble
+from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
+
+Precision = Literal["float32", "float16", "bfloat16"]
+Size = tuple[int, int]  # height, width
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of one call, milliseconds."""
+
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+
+
+class Segmenter:
+    """A network that is ready to segment pictures.
+
+    Attributes:
+        model: the network, in eval mode on `device`.
+        name: of the model.
+        sha256: of its weights.
+        vocabulary: what the ids of a mask mean.
+        device: torch's name, such as ``cpu`` or ``cuda:0``.
+        precision: of the network's arithmetic.
+        threshold: probability below which a pixel is unknown; 0 turns it off; may be set at any time.
+        default_threshold: the model's own threshold.
+        timing: of the last call; None before the first.
+    """
+
+    def __init__(
+        self,
+        model: MFuser,
+        vocabulary: Vocabulary,
+        *,
+        name: str,
+        sha256: str,
+        device: torch.device,
+        precision: Precision,
+        threshold: float,
+        default_threshold: float,
+        temperature: float,
+        input_size: Size | None,
+    ) -> None:
+        """Take over a loaded network; `mfuser_ros.load` is the usual way here.
+
+        Args:
+            model: moved to `device` and put into eval mode.
+            vocabulary: one class for each output of the network.
+            name: of the model.
+            sha256: of its weights.
+            device: where the network runs.
+            precision: float32 on a CPU.
+            threshold: probability below which a pixel is unknown, 0..1.
+            default_threshold: the model's own.
+            temperature: of the probabilities.
+            input_size: height and width that every picture is stretched to; None: as the architecture says.
+
+        Raises:
+            ConfigurationError: a size or a threshold that cannot work.
+        """
+        self.model = model.to(device).eval().requires_grad_(False)
+        if device.type == "cpu":
+            # the convolutions of small towers run faster with the channels last
+            for module in self.model.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.vocabulary = vocabulary
+        self.name = name
+        self.sha256 = sha256
+        self.device = str(device)
+        self.precision = precision
+        self.default_threshold = default_threshold
+        self.temperature = temperature
+        self._device = device
+        self._input = model.architecture.input
+        self._input_size = self._checked_input_size(input_size)
+        self.threshold = threshold
+        self.timing: Timing | None = None
+
+    @property
+    def threshold(self) -> float:
+        """Probability below which a pixel is unknown."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ConfigurationError(f"threshold {value}: must lie between 0 (nothing is unknown) and 1")
+        self._threshold = float(value)
+
+    def _checked_input_size(self, size: Size | None) -> Size | None:
+        if size is None:
+            return None
+        if not isinstance(self._input, WholeInput):
+            raise ConfigurationError(f"input_size {size}: {self.name} slides windows over the picture: leave it out")
+        if any(side < 64 or side % self._input.multiple for side in size):
+            raise ConfigurationError(
+                f"input_size {size}: both sides must be 64 or more and multiples of {self._input.multiple}"
+            )
+        return size
+
+    def input_size_for(self, height: int, width: int) -> Size:
+        """Height and width that the network sees for a picture of this size."""
+        if self._input_size is not None:
+            return self._input_size
+        if isinstance(self._input, WholeInput):
+            scale = self._input.long_side / max(height, width)
+            multiple = self._input.multiple
+            sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
+            return (next(sides), next(sides))
+        scale = max(1.0, self._input.crop / min(height, width))  # a side shorter than a window is enlarged
+        return (round(height * scale), round(width * scale))
+
+    @overload
+    def __call__(self, picture: np.ndarray) -> Segmentation: ...
+
+    @overload
+    def __call__(self, picture: Sequence[np.ndarray]) -> list[Segmentation]: ...
+
+    def __call__(self, picture: np.ndarray | Sequence[np.ndarray]) -> Segmentation | list[Segmentation]:
+        """Segment one picture, or several in one batch.
+
+        Args:
+            picture: uint8 RGB (H, W, 3), or a list of such pictures, whose sizes may differ.
+
+        Returns:
+            One Segmentation at the size of the picture, or a list in the same order.
+
+        Raises:
+            InputError: not a uint8 RGB array.
+            InferenceError: the network gave scores that are not numbers.
+        """
+        if isinstance(picture, np.ndarray):
+            return self._segment([picture])[0]
+        return self._segment(list(picture))
+
+    def probabilities(self, picture: np.ndarray, size: Size) -> np.ndarray:
+        """Probability of every class, float32 (K, height, width), at the given size (height, width).
+
+        For scores of merged classes: the probabilities of the members add up.
+        """
+        _check_picture(picture)
+        with torch.inference_mode():
+            small = self._probabilities([picture], self.input_size_for(*picture.shape[:2]))
+            large = F.interpolate(small, size, mode="bilinear", align_corners=False)[0]
+        return large.cpu().numpy()
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Run once on a grey picture of this size, so that the first real one is not late."""
+        self([np.full((height, width, 3), 127, np.uint8)])
+
+    def _segment(self, pictures: list[np.ndarray]) -> list[Segmentation]:
+        for picture in pictures:
+            _check_picture(picture)
+        groups: dict[Size, list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault(self.input_size_for(*picture.shape[:2]), []).append(index)
+        results: dict[int, Segmentation] = {}
+        spent = np.zeros(3)
+        with torch.inference_mode():
+            for size, members in groups.items():
+                begin = time.perf_counter()
+                batch = self._prepare([pictures[index] for index in members], size)
+                prepared = time.perf_counter()
+                probability = self._infer(batch)
+                inferred = time.perf_counter()
+                for index, of_one in zip(members, probability, strict=True):
+                    results[index] = self._finish(pictures[index], of_one)
+                spent += np.diff([begin, prepared, inferred, time.perf_counter()]) * 1e3
+        self.timing = Timing(*spent.tolist())
+        return [results[index] for index in range(len(pictures))]
+
+    def _probabilities(self, pictures: list[np.ndarray], size: Size) -> Tensor:
+        return self._infer(self._prepare(pictures, size))
+
+    def _prepare(self, pictures: list[np.ndarray], size: Size) -> Tensor:
+        """uint8 RGB pictures -> (batch, 3, h, w) RGB 0..255 float on the device, channels last in memory."""
+        resized = np.stack([_stretch(picture, size) for picture in pictures])
+        return torch.from_numpy(resized).to(self._device).permute(0, 3, 1, 2).float()
+
+    def _infer(self, batch: Tensor) -> Tensor:
+        """(batch, 3, h, w) -> (batch, K, h', w') probabilities on the grid of the masks, checked to be numbers."""
+        with torch.autocast(self._device.type, _DTYPES[self.precision], enabled=self.precision != "float32"):
+            if isinstance(self._input, WholeInput):
+                scores = assemble(self.model.predict(batch))
+            else:
+                scores = slide(
+                    lambda crops: assemble(self.model.predict(crops)), batch, self._input.crop, self._input.stride
+                )
+        probability = probabilities(scores.float(), self.temperature)
+        if not bool(torch.isfinite(probability.sum())):
+            raise InferenceError(
+                f"{self.name}: scores are not numbers in {self.precision}: check the weights, or choose float32"
+            )
+        return probability
+
+    def _finish(self, picture: np.ndarray, probability: Tensor) -> Segmentation:
+        height, width = picture.shape[:2]
+        labels, best = best_class(probability, height, width)
+        confidence = cv2.convertScaleAbs(best, alpha=255)
+        mask = labels
+        if self._threshold > 0:
+            mask = cv2.bitwise_or(labels, cv2.compare(best, self._threshold, cv2.CMP_LT))  # 255 where unsure
+        return Segmentation(picture, mask, confidence, labels, self.vocabulary)
+
+
+def _check_picture(picture: np.ndarray) -> None:
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+        found = picture.dtype if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise InputError(f"picture of {found}: give a uint8 RGB array (H, W, 3)")
+    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise InputError(f"picture of shape {picture.shape}: give a uint8 RGB array (H, W, 3)")
+
+
+def _stretch(picture: np.ndarray, size: Size) -> np.ndarray:
+    height, width = size
+    if picture.shape[:2] == size:
+        return picture
+    shrinks = height * width < picture.shape[0] * picture.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    stretched: np.ndarray = cv2.resize(picture, (width, height), interpolation=interpolation)
+    return stretched
+
+
+assert UNKNOWN == 255  # `_finish` relies on 255 in both mask and comparison

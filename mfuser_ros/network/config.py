@@ -1,0 +1,186 @@
+"""Architecture of an MFuser network as data, and the presets.
+
+A preset is the whole description: nothing in the network reads a default that is not written here.
+Letters and numbers of `eva02-l` follow the published configuration (Zhang & Tan, CVPR 2025).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Triple = tuple[float, float, float]
+
+CLIP_MEAN: Triple = (255 * 0.48145466, 255 * 0.4578275, 255 * 0.40821073)
+CLIP_STD: Triple = (255 * 0.26862954, 255 * 0.26130258, 255 * 0.27577711)
+IMAGENET_MEAN: Triple = (255 * 0.485, 255 * 0.456, 255 * 0.406)
+IMAGENET_STD: Triple = (255 * 0.229, 255 * 0.224, 255 * 0.225)
+HALF: Triple = (127.5, 127.5, 127.5)  # x / 127.5 - 1, the convention of TensorFlow's MobileNets
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TowerConfig(_Config):
+    """One vision tower: a timm network that is run stage by stage."""
+
+    layout: Literal["dinov2", "eva02", "mobilenetv2"]  # how the network is cut into stages
+    model: str  # name for timm.create_model
+    options: dict[str, Any] = {}  # its keyword arguments; their types are timm's affair, hence Any
+    mean: Triple  # statistics of RGB values 0..255 that the tower was trained with
+    std: Triple
+
+
+class FusionConfig(_Config):
+    """MVFusers between the towers."""
+
+    stages: tuple[int, ...]  # an MVFuser follows each of these stages
+    width: PositiveInt | None  # None: the towers' own width; else each tower is normalised and mapped to it and back
+    state: PositiveInt = 16
+    initial_scale: PositiveFloat = 0.001
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class PyramidNeck(_Config):
+    """Four taps of plain vision transformers, brought to strides 1/4, 1/2, 1 and 2 of the patch grid."""
+
+    kind: Literal["pyramid"] = "pyramid"
+    taps: tuple[int, int, int, int]  # one tapped stage for each level, finest first
+
+
+class StridedNeck(_Config):
+    """Taps of towers that shrink the picture themselves: levels are concatenations; the coarsest is pooled."""
+
+    kind: Literal["strided"] = "strided"
+    taps: tuple[
+        tuple[int, ...], tuple[int, ...], tuple[int, ...]
+    ]  # stages of level 0 (finest), 1, 2; 3 is pooled from 2
+
+
+class StoredText(_Config):
+    """Text embeddings that ship inside the checkpoint, one row for each class."""
+
+    kind: Literal["stored"] = "stored"
+
+
+class EvaText(_Config):
+    """The text tower of EVA02-CLIP (or CLIP) with learned contexts after the first token."""
+
+    kind: Literal["eva02"] = "eva02"
+    vocabulary: PositiveInt = 49408
+    width: PositiveInt = 768
+    heads: PositiveInt = 12
+    layers: PositiveInt = 12
+    contexts: PositiveInt = 8
+    tokens: PositiveInt = 5  # ids of a class name, padded
+
+
+class EnhancerConfig(_Config):
+    """MTEnhancer: text queries conditioned on the picture."""
+
+    width: PositiveInt = 256
+    heads: PositiveInt = 4
+    layers: PositiveInt = 1
+    initial_scale: PositiveFloat = 0.001
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class HeadConfig(_Config):
+    """Pixel decoder and query decoder."""
+
+    width: PositiveInt = 256
+    heads: PositiveInt = 8
+    pixel_hidden: PositiveInt = 2048  # of the feed-forward networks (the published comment says 1024, its code 2048)
+    query_hidden: PositiveInt = 2048
+    pixel_layers: PositiveInt = 6
+    query_layers: PositiveInt = 9
+    norm_groups: PositiveInt = 32
+    points: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _widths_divide(self) -> HeadConfig:
+        if self.width % self.heads or self.width % self.norm_groups or self.width % 2:
+            raise ValueError(
+                f"width {self.width} must be even and divisible by {self.heads} heads and {self.norm_groups} groups"
+            )
+        return self
+
+
+class WindowInput(_Config):
+    """Sliding windows of the training crop over the picture at its own size (spec: crop 512, stride 341)."""
+
+    kind: Literal["windows"] = "windows"
+    crop: PositiveInt = 512
+    stride: PositiveInt = 341
+
+
+class WholeInput(_Config):
+    """The whole picture, stretched to a long side and a short side of the nearest multiple."""
+
+    kind: Literal["whole"] = "whole"
+    long_side: PositiveInt = 640
+    multiple: PositiveInt = 32
+
+
+class Architecture(_Config):
+    """A whole network."""
+
+    name: str
+    classes: PositiveInt = 19
+    vfm: TowerConfig
+    vlm: TowerConfig
+    fusion: FusionConfig
+    neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
+    text: Annotated[StoredText | EvaText, Field(discriminator="kind")]
+    text_width: PositiveInt  # C_t: width of the space that text and picture share
+    enhancer: EnhancerConfig
+    head: HeadConfig
+    input: Annotated[WindowInput | WholeInput, Field(discriminator="kind")]
+
+
+EVA02_L = Architecture(
+    name="eva02-l",
+    vfm=TowerConfig(
+        layout="dinov2",
+        model="vit_large_patch14_dinov2",
+        options={"img_size": 512},
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    ),
+    vlm=TowerConfig(
+        layout="eva02",
+        model="eva02_large_patch14_clip_336",
+        options={"img_size": 512, "num_classes": 768},
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+    ),
+    fusion=FusionConfig(stages=tuple(range(24)), width=None),
+    neck=PyramidNeck(taps=(7, 11, 15, 23)),
+    text=EvaText(),
+    text_width=768,
+    enhancer=EnhancerConfig(),
+    head=HeadConfig(),
+    input=WindowInput(),
+)
+
+# Both towers are MobileNetV2 at output stride 16; "same" is the padding of TensorFlow, where their weights come from.
+_MOBILENET = {"pad_type": "same", "output_stride": 16}
+
+SMALL = Architecture(
+    name="small",
+    vfm=TowerConfig(layout="mobilenetv2", model="mobilenetv2_100", options=_MOBILENET, mean=HALF, std=HALF),
+    vlm=TowerConfig(layout="mobilenetv2", model="mobilenetv2_100", options=_MOBILENET, mean=HALF, std=HALF),
+    fusion=FusionConfig(stages=(3, 4, 5, 6), width=192, initial_scale=0.05, dropout=0.0),
+    neck=StridedNeck(taps=((1,), (2,), (4, 6))),
+    text=StoredText(),
+    text_width=512,
+    enhancer=EnhancerConfig(width=128, heads=4, layers=1, initial_scale=0.05, dropout=0.0),
+    head=HeadConfig(
+        width=128, heads=8, pixel_hidden=512, query_hidden=512, pixel_layers=2, query_layers=6, norm_groups=32, points=4
+    ),
+    input=WholeInput(long_side=640, multiple=32),
+)
+
+PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, SMALL)}

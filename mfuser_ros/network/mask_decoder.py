@@ -1,0 +1,117 @@
+"""Masked-attention query decoder: text queries become class probabilities and masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfuser_ros.network.config import HeadConfig
+from mfuser_ros.network.pixel_decoder import LEVELS, PixelFeatures
+from mfuser_ros.network.positions import sine_encoding
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One prediction of the decoder for K queries and as many classes."""
+
+    class_logits: Tensor  # (batch, K, K + 1), the last column is "no object"
+    mask_logits: Tensor  # (batch, K, H, W) at the resolution of the mask features
+
+
+def assemble(prediction: Prediction) -> Tensor:
+    """Scores (batch, K, H, W) of the classes: sum over queries of class probability times mask probability.
+
+    Source: spec of MFuser section 5.5.
+    """
+    probability = prediction.class_logits.float().softmax(-1)[..., :-1]  # (batch, queries, classes)
+    masks = prediction.mask_logits.float().sigmoid()
+    return torch.einsum("bqc,bqhw->bchw", probability, masks)
+
+
+class _QueryDecoderLayer(nn.Module):
+    """Masked attention to the picture, attention among the queries, feed-forward; norms after each."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+        self.self_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, config.query_hidden), nn.ReLU(), nn.Linear(config.query_hidden, width)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+
+    def forward(self, query: Tensor, query_position: Tensor, key: Tensor, value: Tensor, blocked: Tensor) -> Tensor:
+        attended, _ = self.cross_attention(query + query_position, key, value, attn_mask=blocked, need_weights=False)
+        query = self.norms[0](query + attended)
+        attended, _ = self.self_attention(query + query_position, query + query_position, query, need_weights=False)
+        query = self.norms[1](query + attended)
+        decoded: Tensor = self.norms[2](query + self.ffn(query))
+        return decoded
+
+
+class MaskDecoder(nn.Module):
+    """Decodes one mask for each text query; query k stands for class k.
+
+    Source: Cheng et al., Mask2Former (2022); spec of MFuser section 5.2.
+    """
+
+    def __init__(self, config: HeadConfig, text_width: int, classes: int) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.text_proj = nn.Sequential(nn.Linear(text_width, width), nn.ReLU(), nn.Linear(width, width))
+        self.query_embed = nn.Embedding(classes, width)
+        self.level_embed = nn.Embedding(LEVELS, width)
+        self.layers = nn.ModuleList(_QueryDecoderLayer(config) for _ in range(config.query_layers))
+        self.post_norm = nn.LayerNorm(width)
+        self.class_embed = nn.Linear(width, classes + 1)
+        self.mask_embed = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, features: PixelFeatures, text: Tensor, *, every: bool) -> list[Prediction]:
+        """Decode.
+
+        Args:
+            features: of the pixel decoder.
+            text: (batch, K, text_width) enhanced text queries.
+            every: give a prediction before the first layer and after each one (training); else only the last.
+        """
+        keys, values, shrunk = [], [], []
+        for level, memory in enumerate(features.memory):
+            height, width = memory.shape[-2:]
+            value = memory.flatten(2).transpose(1, 2) + self.level_embed.weight[level]
+            values.append(value)
+            keys.append(value + sine_encoding(height, width, value.shape[-1], value.device))
+            # shrinking is linear: shrunk features give the same mask as a mask that is shrunk, once for all layers
+            with torch.no_grad():
+                small = F.interpolate(features.mask_features, (height, width), mode="bilinear", align_corners=False)
+            shrunk.append(small.flatten(2))
+
+        query = self.text_proj(text)  # (batch, K, width)
+        query_position = self.query_embed.weight
+        predictions = []
+        for index, layer in enumerate(self.layers):
+            state = self.post_norm(query)
+            if every:
+                predictions.append(self._predict(state, features.mask_features))
+            level = index % LEVELS
+            blocked = self._attention_mask(state, shrunk[level])
+            query = layer(query, query_position, keys[level], values[level], blocked)
+        predictions.append(self._predict(self.post_norm(query), features.mask_features))
+        return predictions
+
+    def _predict(self, state: Tensor, mask_features: Tensor) -> Prediction:
+        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(state), mask_features)
+        return Prediction(self.class_embed(state), masks)
+
+    @torch.no_grad()
+    def _attention_mask(self, state: Tensor, shrunk: Tensor) -> Tensor:
+        """(batch * heads, K, tokens) True where a query must not look; one that may look nowhere looks everywhere."""
+        blocked: Tensor = self.mask_embed(state) @ shrunk < 0  # (batch, K, tokens): sigmoid below 0.5
+        blocked = blocked & ~blocked.all(-1, keepdim=True)
+        return blocked.repeat_interleave(self.heads, 0)

@@ -1,0 +1,71 @@
+"""MVFuser: the Mamba adapter that mixes the tokens of the two towers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfuser_ros.network.scan import Backend, selective_scan
+
+
+class MVFuser(nn.Module):
+    """State-space mixer over a sequence of tokens; returns an offset that the caller adds.
+
+    Source: spec of MFuser section 3.2 (paper section 3.2; derived from NVIDIA's MambaVision mixer).
+    Two of its habits look like slips and are kept for parity: the bias of dt enters twice, and z passes SiLU twice.
+    """
+
+    def __init__(self, width: int, *, state: int = 16, initial_scale: float = 0.001, dropout: float = 0.1) -> None:
+        super().__init__()
+        inner = width // 2
+        self.rank = math.ceil(width / 16)
+        self.state = state
+        self.backend: Backend = "auto"
+        self.in_proj = nn.Linear(width, width, bias=False)
+        self.conv_x = nn.Conv1d(inner, inner, 3, padding=1, groups=inner, bias=False)
+        self.conv_z = nn.Conv1d(inner, inner, 3, padding=1, groups=inner, bias=False)
+        self.x_proj = nn.Linear(inner, self.rank + 2 * state, bias=False)
+        self.dt_proj = nn.Linear(self.rank, inner)
+        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.norm = nn.RMSNorm(inner, eps=1e-5)
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(inner, width, bias=False)
+        self.scale = nn.Parameter(torch.tensor(initial_scale))
+        self._initialise_dt()
+
+    def _initialise_dt(self) -> None:
+        """Start with step sizes spread log-uniformly over 0.001 to 0.1 (Mamba's own initialisation)."""
+        with torch.no_grad():
+            nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+            span = math.log(0.1) - math.log(0.001)
+            dt = torch.exp(torch.rand_like(self.dt_proj.bias) * span + math.log(0.001)).clamp(min=1e-4)
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, L, width) tokens of both towers, VFM first -> (batch, L, width) offsets."""
+        x, z = self.in_proj(tokens).chunk(2, -1)  # (batch, L, inner) each
+        x = F.silu(_convolve_tokens(x, self.conv_x.weight))
+        z = F.silu(_convolve_tokens(z, self.conv_z.weight))
+        low, B, C = self.x_proj(x).split([self.rank, self.state, self.state], -1)
+        with torch.autocast(x.device.type, enabled=False):  # step sizes and states need float32
+            dtype = torch.promote_types(self.A_log.dtype, torch.float32)
+            delta = F.softplus(F.linear(low.to(dtype), self.dt_proj.weight.to(dtype)) + 2 * self.dt_proj.bias.to(dtype))
+            A = -torch.exp(self.A_log.to(dtype))
+            y = selective_scan(x, delta, A, B, C, self.D, backend=self.backend)
+            u = F.rms_norm(y, y.shape[-1:], self.norm.weight.to(dtype), 1e-5) * F.silu(z.to(dtype))
+        offset: Tensor = self.scale * self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
+        return offset
+
+
+def _convolve_tokens(tokens: Tensor, weight: Tensor) -> Tensor:
+    """Depthwise convolution of width 3 along the tokens; (batch, L, C) and weight (C, 1, 3), zeros outside.
+
+    Three shifted products keep the channels last, which saves the two transpositions that `conv1d` needs.
+    """
+    padded = F.pad(tokens, (0, 0, 1, 1))
+    before, here, after = weight[:, 0].unbind(1)
+    return padded[:, :-2] * before + tokens * here + padded[:, 2:] * after

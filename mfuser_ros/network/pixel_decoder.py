@@ -1,0 +1,121 @@
+"""Text-conditioned deformable pixel decoder: pyramid and text queries -> multi-scale memory and mask features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfuser_ros.network.config import HeadConfig
+from mfuser_ros.network.deformable import DeformableAttention, Sizes
+from mfuser_ros.network.positions import reference_points, sine_encoding
+
+LEVELS = 3  # that the attention sees, coarsest first; a fourth, finer one only receives
+
+
+class PixelFeatures(NamedTuple):
+    """What the query decoder reads."""
+
+    memory: list[Tensor]  # three maps (batch, width, h, w), coarsest first
+    mask_features: Tensor  # (batch, width, H, W) at the finest level
+
+
+class _ConvNorm(nn.Module):
+    """Convolution, then GroupNorm."""
+
+    def __init__(self, channels: int, width: int, groups: int, *, kernel: int = 1, bias: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=bias)
+        self.norm = nn.GroupNorm(groups, width)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(self.conv(x))
+        return normed
+
+
+class _PixelDecoderLayer(nn.Module):
+    """Deformable attention over the picture, attention to the text, feed-forward; norms after each."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.deformable = DeformableAttention(width, config.heads, LEVELS, config.points)
+        self.text_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, config.pixel_hidden), nn.ReLU(), nn.Linear(config.pixel_hidden, width)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+
+    def forward(
+        self, tokens: Tensor, position: Tensor, reference: Tensor, sizes: Sizes,
+        text_key: Tensor, text: Tensor,
+    ) -> Tensor:  # fmt: skip
+        tokens = self.norms[0](tokens + self.deformable(tokens + position, tokens, reference, sizes))
+        attended, _ = self.text_attention(tokens + position, text_key, text, need_weights=False)
+        tokens = self.norms[1](tokens + attended)
+        decoded: Tensor = self.norms[2](tokens + self.ffn(tokens))
+        return decoded
+
+
+class PixelDecoder(nn.Module):
+    """Refines the pyramid with deformable attention and the text.
+
+    Source: spec of MFuser section 5.1 (the decoder of tqdm).
+    """
+
+    def __init__(self, config: HeadConfig, channels: Sequence[int], text_width: int, classes: int) -> None:
+        """Build.
+
+        Args:
+            config: widths and depths.
+            channels: of pyramid levels 0 (finest) to 3 (coarsest).
+            text_width: of the text queries.
+            classes: number of text queries.
+        """
+        super().__init__()
+        width, groups = config.width, config.norm_groups
+        self.input_convs = nn.ModuleList(_ConvNorm(channels[level], width, groups, bias=True) for level in (3, 2, 1))
+        self.level_encoding = nn.Embedding(LEVELS, width)
+        self.text_proj = nn.Linear(text_width, width)
+        self.text_pos_embed = nn.Embedding(classes, width)
+        self.layers = nn.ModuleList(_PixelDecoderLayer(config) for _ in range(config.pixel_layers))
+        self.post_norm = nn.LayerNorm(width)
+        self.lateral_conv = _ConvNorm(channels[0], width, groups)
+        self.output_conv = _ConvNorm(width, width, groups, kernel=3)
+        self.mask_feature = nn.Conv2d(width, width, 1)
+
+    def forward(self, pyramid: Sequence[Tensor], text: Tensor) -> PixelFeatures:
+        """Decode.
+
+        Args:
+            pyramid: levels 0 (finest) to 3 (coarsest), each (batch, channels, h, w).
+            text: (batch, K, text_width) enhanced text queries.
+        """
+        maps = [conv(pyramid[3 - index]) for index, conv in enumerate(self.input_convs)]
+        sizes = tuple((m.shape[-2], m.shape[-1]) for m in maps)
+        tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)  # (batch, S, width)
+        position = torch.cat([
+            sine_encoding(*size, tokens.shape[-1], tokens.device) + self.level_encoding.weight[index]
+            for index, size in enumerate(sizes)
+        ])  # fmt: skip
+        reference = reference_points(sizes, tokens.device)
+        words = self.text_proj(text)
+        text_key = words + self.text_pos_embed.weight
+        for layer in self.layers:
+            tokens = layer(tokens, position, reference, sizes, text_key, words)
+        tokens = self.post_norm(tokens)
+
+        memory = [
+            part.transpose(1, 2).unflatten(-1, size)
+            for part, size in zip(tokens.split([h * w for h, w in sizes], 1), sizes, strict=True)
+        ]
+        finest = self.lateral_conv(pyramid[0])
+        raised = F.interpolate(memory[-1], finest.shape[-2:], mode="bilinear", align_corners=False)
+        merged = F.relu(self.output_conv(finest + raised))
+        return PixelFeatures(memory, self.mask_feature(merged))

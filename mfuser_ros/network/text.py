@@ -1,0 +1,196 @@
+"""One text embedding for each class: stored ones, or those of a text tower with learned contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfuser_ros.errors import ConfigurationError, VocabularyError
+from mfuser_ros.network import torchvision_mend
+from mfuser_ros.network.config import Architecture, EvaText, StoredText
+
+
+class StoredTextQueries(nn.Module):
+    """Embeddings that ship with the weights; they come out at unit deviation.
+
+    CLIP's embeddings have length 1, so their entries are small: 0.04 at width 512. Divided by the deviation of all
+    entries together they are of the size that the decoder's layers start from; directions stay as they were.
+    """
+
+    embeddings: Tensor
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("embeddings", torch.randn(classes, width))
+
+    def forward(self) -> Tensor:
+        """(K, width) embeddings, one for each class."""
+        return self.embeddings / self.embeddings.std()
+
+
+class _Block(nn.Module):
+    """Pre-norm transformer block with open_clip's parameter names."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        normed = self.ln_1(x)
+        attended, _ = self.attn(normed, normed, normed, attn_mask=hidden, need_weights=False)
+        x = x + attended
+        mixed: Tensor = x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
+        return mixed
+
+
+class _Transformer(nn.Module):
+    def __init__(self, config: EvaText) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)  # causal
+        for block in self.resblocks:
+            x = block(x, hidden)
+        return x
+
+
+class EvaTextEncoder(nn.Module):
+    """The text tower of EVA02-CLIP with contexts that are learned and shared by all classes.
+
+    The contexts follow the first token. The embedding of a class is read at its end-of-text token, which has the
+    largest id. Parameter names are open_clip's; token ids are no weights and are not saved.
+
+    Source: spec of MFuser sections 4.1 to 4.3.
+    """
+
+    ids: Tensor | None
+
+    def __init__(self, config: EvaText, width: int, token_ids: Sequence[Sequence[int]] | None = None) -> None:
+        """Build with random weights.
+
+        Args:
+            config: sizes of the tower.
+            width: of the embeddings that come out.
+            token_ids: ids of each class, padded to `config.tokens`; `set_token_ids` gives them later.
+
+        Raises:
+            ConfigurationError: ids of a wrong number, or outside the tower's vocabulary.
+        """
+        super().__init__()
+        self.config = config
+        length = config.tokens + config.contexts
+        self.contexts = nn.Parameter(torch.empty(1, config.contexts, config.width))
+        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.positional_embedding = nn.Parameter(torch.empty(length, config.width))
+        self.transformer = _Transformer(config)
+        self.ln_final = nn.LayerNorm(config.width)
+        self.text_projection = nn.Parameter(torch.empty(config.width, width))
+        self.register_buffer("ids", None, persistent=False)
+        # of the published tower and of OpenAI's CLIP
+        nn.init.trunc_normal_(self.contexts)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=config.width**-0.5)
+        self._cached: tuple[object, Tensor] | None = None
+        if token_ids is not None:
+            self.set_token_ids(token_ids)
+
+    def set_token_ids(self, token_ids: Sequence[Sequence[int]]) -> None:
+        """Choose the classes by the ids of their names, (K, tokens), as `tokenize` gives them.
+
+        Raises:
+            ConfigurationError: ids of a wrong number, or outside the tower's vocabulary.
+        """
+        ids = torch.as_tensor(token_ids, dtype=torch.long, device=self.contexts.device)
+        if ids.ndim != 2 or ids.shape[1] != self.config.tokens:
+            raise ConfigurationError(
+                f"token ids of shape {tuple(ids.shape)}: the text tower reads {self.config.tokens} ids for each class"
+            )
+        if ids.device.type != "meta" and not 0 <= int(ids.min()) <= int(ids.max()) < self.config.vocabulary:
+            raise ConfigurationError(
+                f"token ids {int(ids.min())} to {int(ids.max())}: the tower knows 0 to {self.config.vocabulary - 1}"
+            )
+        self.ids = ids
+        self._cached = None
+
+    def forward(self) -> Tensor:
+        """(K, width) embeddings, one for each class, not normalised.
+
+        Without gradients the result is kept until weights, classes, device or type change.
+
+        Raises:
+            ConfigurationError: no token ids were given.
+        """
+        if self.ids is None:
+            raise ConfigurationError("the text tower has no token ids: give those of the class names")
+        if torch.is_grad_enabled() or any(weight.is_inference() for weight in self.parameters()):
+            return self.encode(self.ids)
+        state = tuple((weight.data_ptr(), weight._version, weight.dtype) for weight in self.parameters())
+        if self._cached is None or self._cached[0] != state:
+            self._cached = (state, self.encode(self.ids))
+        return self._cached[1]
+
+    def encode(self, ids: Tensor) -> Tensor:
+        """(K, tokens) token ids -> (K, width) embeddings, computed anew."""
+        # once for each vocabulary, so there is nothing to win by half precision
+        with torch.autocast(ids.device.type, enabled=False):
+            x = self.ln_final(self.transformer(self.embed(ids)))
+            end_of_text = ids.argmax(-1) + self.config.contexts
+            last = x[torch.arange(len(ids), device=x.device), end_of_text]
+            embeddings: Tensor = last @ self.text_projection
+        return embeddings
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(K, tokens) token ids -> (K, tokens + contexts, tower width): first token, contexts, the rest."""
+        tokens = self.token_embedding(ids)
+        contexts = self.contexts.expand(len(ids), -1, -1)
+        return torch.cat([tokens[:, :1], contexts, tokens[:, 1:]], 1) + self.positional_embedding
+
+
+def build_text(
+    architecture: Architecture, token_ids: Sequence[Sequence[int]] | None = None
+) -> StoredTextQueries | EvaTextEncoder:
+    """The text side of an architecture, with random weights.
+
+    Args:
+        architecture: says which, and how wide.
+        token_ids: (classes, tokens) ids of the class names for a text tower; they may also come later.
+
+    Raises:
+        ConfigurationError: the ids do not fit the tower or the number of classes, or the text is stored.
+    """
+    if token_ids is not None and len(token_ids) != architecture.classes:
+        raise ConfigurationError(
+            f"token ids of {len(token_ids)} classes: architecture {architecture.name} has {architecture.classes}"
+        )
+    if isinstance(architecture.text, StoredText):
+        return StoredTextQueries(architecture.classes, architecture.text_width)
+    return EvaTextEncoder(architecture.text, architecture.text_width, token_ids)
+
+
+def tokenize(names: Sequence[str], tokens: int) -> list[list[int]]:
+    """Ids of class names in OpenAI's byte-pair vocabulary: start, name, end, then zeros up to `tokens`.
+
+    The bare name without a template, lower-cased, as the published models were trained.
+
+    Raises:
+        VocabularyError: a name needs more ids than the text tower reads.
+    """
+    torchvision_mend.mend()
+    from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415  # stored text does without
+
+    tokenizer = SimpleTokenizer()
+    rows = []
+    for name in names:
+        row = [tokenizer.sot_token_id, *tokenizer.encode(name), tokenizer.eot_token_id]
+        if len(row) > tokens:
+            raise VocabularyError(f"class {name!r}: needs {len(row)} tokens, the text tower reads {tokens}: shorten it")
+        rows.append(row + [0] * (tokens - len(row)))
+    return rows

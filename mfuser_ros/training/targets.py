@@ -1,0 +1,103 @@
+"""What the losses aim at: labels of a batch, and what each label id means in its sample's own set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mfuser_ros.vocabulary import UNKNOWN
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of B crops. Everything is a tensor of fixed shape, so that a CUDA graph can hold it."""
+
+    label: Tensor  # (B, H, W) int64: label ids of the sample's set, 255 ignored
+    membership: Tensor  # (B, G, K) bool: class k belongs to label id g
+    weight: Tensor  # (B, G) float32: weight of a pixel with label id g in the marginal loss
+    presence: Tensor  # (B,) bool: a class without pixels is absent from the picture
+
+    def strided(self, stride: int) -> Targets:
+        """The same with every `stride`-th pixel of the labels, taken from the middle of its cell."""
+        start = (stride - 1) // 2
+        return Targets(self.label[:, start::stride, start::stride], self.membership, self.weight, self.presence)
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, H, W) bool: pixels that carry a label."""
+        return self.label != UNKNOWN
+
+    @property
+    def index(self) -> Tensor:
+        """(B, H, W) int64: the label, 0 where there is none, so that it can index a table."""
+        return torch.where(self.valid, self.label, 0)
+
+    def members(self) -> Tensor:
+        """(B, K, H, W) bool: the classes that the label of a pixel allows; meaningless where there is no label."""
+        B, H, W = self.label.shape
+        K = self.membership.shape[2]
+        index = self.index.reshape(B, 1, H * W).expand(B, K, H * W)
+        return self.membership.transpose(1, 2).gather(2, index).reshape(B, K, H, W)
+
+    def pixel_weight(self) -> Tensor:
+        """(B, H, W) float32: weight of each pixel, 0 where there is no label."""
+        B, H, W = self.label.shape
+        weight = self.weight.gather(1, self.index.reshape(B, H * W)).reshape(B, H, W)
+        return weight * self.valid
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """Fixed assignment (spec 6.1): query k stands for class k."""
+
+    positive: Tensor  # (B, K) bool: class k is in the picture and its mask is known
+    negative: Tensor  # (B, K) bool: class k is known to be absent; neither: nothing is known, no loss
+    mask: Tensor  # (B, K, H, W) float32, 0 or 1: mask of each positive class
+
+
+def class_targets(targets: Targets) -> ClassTargets:
+    """Presence and mask of each class, where the labels decide them.
+
+    A label with one member gives that class a mask. A label with several says only that one of them is there. A class
+    is absent if it belongs to some label and none of its labels has a pixel. With 19 labels of one member each these
+    are the published targets: every class is positive or negative.
+    """
+    ids = torch.arange(targets.membership.shape[1], device=targets.label.device)
+    pixels = targets.label[:, None] == ids[:, None, None]  # (B, G, H, W)
+    seen = pixels.flatten(2).any(2)  # (B, G)
+    single = targets.membership.sum(2) == 1  # (B, G)
+    alone = targets.membership & single[..., None]  # (B, G, K)
+    known = targets.presence[:, None]
+    positive = (alone & seen[..., None]).any(1) & known
+    possible = (targets.membership & seen[..., None]).any(1)
+    negative = targets.membership.any(1) & ~possible & known
+    mask = torch.einsum("bgk,bghw->bkhw", alone.float(), pixels.float())
+    return ClassTargets(positive, negative, mask)
+
+
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear samples of (N, h, w) maps at (N, P, 2) points (x, y in 0..1 over the whole map), zeros outside: (N, P).
+
+    Source: spec 6.2 (align_corners False).
+    """
+    grid = 2 * points[:, :, None] - 1
+    return F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0, :, 0]
+
+
+def draw_points(logits: Tensor, count: int, oversample: float = 3.0, uncertain: float = 0.75) -> Tensor:
+    """Points (N, count, 2) for the mask losses of (N, h, w) logits: mostly where the logit is near zero.
+
+    Of `oversample * count` uniform points the `uncertain * count` with the smallest |logit| stay; the rest is uniform.
+
+    Source: spec 6.2 (PointRend, Kirillov et al., CVPR 2020).
+    """
+    N = len(logits)
+    kept = int(uncertain * count)
+    candidates = torch.rand(N, int(oversample * count), 2, device=logits.device)
+    doubt = -sample_points(logits, candidates).abs()
+    best = doubt.topk(kept, dim=1, sorted=False).indices  # (N, kept)
+    chosen = candidates.gather(1, best[..., None].expand(N, kept, 2))
+    return torch.cat([chosen, torch.rand(N, count - kept, 2, device=logits.device)], 1)
