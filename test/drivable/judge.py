@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,16 @@ class Verdict:
 class Witness:
     """Sees the ground with OpenCV's own projection."""
 
-    def __init__(self, scene: Scene, camera: CameraModel, pose: np.ndarray, project) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        camera: CameraModel,
+        pose: np.ndarray,
+        project: Callable[[np.ndarray], np.ndarray],
+        rays: np.ndarray,
+    ) -> None:
         self.scene, self.camera, self.pose, self.project = scene, camera, pose, project
+        self.rays = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
         self.origin = pose[:3, 3]
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
@@ -34,9 +43,14 @@ class Witness:
         return self.project(solid @ self.pose[:3, :3]).reshape(points.shape)
 
     def pictured(self, points: np.ndarray) -> np.ndarray:
+        """Within the outermost pixel centres, and truly seen there: a lens polynomial may fold back."""
         uv = self.pixels(points)
         with np.errstate(invalid="ignore"):
-            return ((uv >= 0) & (uv <= [self.camera.width - 1, self.camera.height - 1])).all(axis=-1)
+            inside = ((uv >= 0) & (uv <= [self.camera.width - 1, self.camera.height - 1])).all(axis=-1)
+        column, row = np.moveaxis(np.rint(np.where(inside[..., None], uv, 0)).astype(int), -1, 0)
+        towards = np.concatenate([points, np.zeros((*points.shape[:-1], 1))], axis=-1) - self.origin
+        towards = towards @ self.pose[:3, :3] / np.linalg.norm(towards, axis=-1, keepdims=True)
+        return inside & (np.linalg.norm(towards - self.rays[row, column], axis=-1) < 0.02)
 
     def pixel_length(self, points: np.ndarray) -> np.ndarray:
         offset = points - self.origin[:2]

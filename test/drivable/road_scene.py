@@ -172,7 +172,7 @@ class Scene:
 
 
 def lens_rays(width: int, height: int, K: np.ndarray, D: Sequence[float] = (), *, fisheye: bool = False) -> np.ndarray:
-    """(H, W, 3) directions through the pixel centres, by OpenCV; NaN where OpenCV's own projection does not lead back."""
+    """(H, W, 3) directions through the pixel centres, by OpenCV; NaN where its own projection does not lead back."""
     u, v = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
     pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)
     if not fisheye and not len(D):
