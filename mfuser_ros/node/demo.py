@@ -105,7 +105,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
         progress("node", 0, 1)
         player.wait_for_node(deadline_s=START_DEADLINE_S)
         progress("node", 1, 1)
-        title = f"MFuser {settings.model} on {settings.bag.name}"
+        title = f"MFuser {Path(settings.model).stem} on {settings.bag.name}"
         recorder = DriveRecorder(
             files, vocabulary.load(), frames=drive.count, rate_hz=drive.rate_hz, title=title, pose_note=note
         )
@@ -196,8 +196,9 @@ def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, 
     except CalibrationError as error:
         return None, f"No drivable area: {error}."
     return pose, (
-        f"Camera pose: an estimate from lane lines, not a calibration: {pose.height_m:.2f} m above the road, "
-        f"pitch {np.degrees(pose.pitch_rad):.1f}° down, for a lane of {LANE_WIDTH_M:g} m."
+        f"The camera's pose is an estimate from lane lines, not a calibration: {pose.height_m:.2f} m above the road, "
+        f"looking {abs(np.degrees(pose.pitch_rad)):.1f}° {'down' if pose.pitch_rad > 0 else 'up'}, "
+        f"if the lane is {LANE_WIDTH_M:g} m wide."
     )
 
 
@@ -212,7 +213,7 @@ def _parameters(settings: DemoSettings, drive: _Drive, pose: LanePose | None) ->
         "grid.enabled": pose is not None,
     }
     if pose is not None:
-        parameters |= {"pose_source": "parameter", "front.pose": pose_parameter(pose.T_vehicle_camera)}
+        parameters["front.pose"] = pose_parameter(pose.T_vehicle_camera)
     return parameters
 
 

@@ -156,8 +156,9 @@ class DriveRecorder:
         )
 
     def _figures(self, answer: Answer) -> FrameRecord:
-        distance = None
+        distance = area = None
         if answer.grid is not None:
+            area = int((answer.grid.occupancy == 0).sum()) * answer.grid.resolution**2
             distance = drivable_distance(
                 answer.grid.occupancy,
                 resolution=answer.grid.resolution,
@@ -170,4 +171,5 @@ class DriveRecorder:
             shares=class_shares(answer.mask, len(self.record.vocabulary)),
             confidence=None if answer.confidence is None else float(answer.confidence.mean()) / 255,
             drivable_m=distance,
+            free_m2=area,
         )

@@ -89,7 +89,7 @@ class BirdsEye:
 
     def _draw_vehicle(self, panel: np.ndarray) -> None:
         length, width = VEHICLE_M
-        # base_link is taken as the middle of the vehicle: the demo knows no better
+        # for scale only: where the origin lies in the vehicle is not known
         left, top = self._pixel(length / 2, width / 2)
         right, bottom = self._pixel(-length / 2, -width / 2)
         cv2.rectangle(panel, (left, top), (right, bottom), INK, -1, cv2.LINE_AA)

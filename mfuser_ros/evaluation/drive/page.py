@@ -62,7 +62,7 @@ def render_page(
         ("Latency", "latency", _latency_chart(record, times_ms)),
     ]
     if drivable:
-        charts.append(("Free way ahead", "drivable", _drivable_chart(record)))
+        charts.append(("Drivable area over time", "drivable", _drivable_chart(record)))
     return template.render(
         title=title,
         frames=len(record.frames),
@@ -88,12 +88,12 @@ def _headline(round_trip: Percentiles, drivable: list[float], confidences: list[
 
 
 def _share_rows(record: DriveRecord) -> list[tuple[str, str, float]]:
-    """Name, CSS colour and mean share, largest first."""
+    """Name, CSS colour and mean share of the classes that were seen, largest first."""
     rows = [
         (name, colour, float(share))
         for (name, colour), share in zip(_named_colours(record.vocabulary), record.mean_shares(), strict=True)
     ]
-    return sorted(rows, key=lambda row: -row[2])
+    return sorted((row for row in rows if row[2] > 0), key=lambda row: -row[2])
 
 
 def _named_colours(vocabulary: Vocabulary) -> list[tuple[str, str]]:
@@ -142,17 +142,33 @@ def _latency_chart(record: DriveRecord, times_ms: Mapping[str, list[float]]) -> 
 
 
 def _drivable_chart(record: DriveRecord) -> go.Figure:
+    times = [frame.time_s for frame in record.frames]
     figure = go.Figure()
     figure.add_scatter(
-        x=[frame.time_s for frame in record.frames],
+        x=times,
         y=[frame.drivable_m for frame in record.frames],
+        name="free way ahead",
         mode="lines+markers",
         line={"color": "#3f9a5c", "width": 2},
         marker={"size": 5},
-        hovertemplate="%{y:.1f} m at %{x:.2f} s<extra></extra>",
+        hovertemplate="%{y:.1f} m",
+    )
+    figure.add_scatter(
+        x=times,
+        y=[frame.free_m2 for frame in record.frames],
+        name="free area",
+        yaxis="y2",
+        mode="lines",
+        line={"color": "#2f6fb0", "width": 2, "dash": "dot"},
+        hovertemplate="%{y:.0f} m²",
     )
     figure.update_xaxes(title="time in the recording, s")
-    figure.update_yaxes(title="free way ahead, m", rangemode="tozero")
+    figure.update_layout(
+        hovermode="x unified",
+        yaxis={"title": "free way ahead, m", "rangemode": "tozero"},
+        yaxis2={"title": "free area, m²", "rangemode": "tozero", "overlaying": "y", "side": "right", "showgrid": False},
+        legend={"orientation": "h", "y": 1.12},
+    )
     return figure
 
 

@@ -31,6 +31,7 @@ class FrameRecord:
         shares: float64 (classes + 1,) share of the pixels of each class, the unknown ones last; sums to 1.
         confidence: mean confidence, 0..1; None where none was recorded.
         drivable_m: see `drivable_distance`; None without a grid.
+        free_m2: area of the free cells, square metres; None without a grid.
     """
 
     time_s: float
@@ -38,6 +39,7 @@ class FrameRecord:
     shares: np.ndarray
     confidence: float | None
     drivable_m: float | None
+    free_m2: float | None
 
 
 @dataclass(eq=False)
