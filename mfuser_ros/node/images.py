@@ -257,7 +257,7 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
         position += 2 + length
         if marker == 0xDA:
             break
-    # OpenCV fills what a truncated file lacks with grey and says nothing. In coded data FF is followed by 00 or a marker.
+    # OpenCV fills what a truncated file lacks with grey and says nothing. Coded data holds no FF before D9.
     if size is None or encoded.find(b"\xff\xd9", position) < 0:
         raise ImageError("bad_image", f"JPEG of {len(encoded)} bytes is truncated or broken: check the transport")
     return size
