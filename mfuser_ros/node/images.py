@@ -178,7 +178,8 @@ def _pixels(message: Any, encoding: _Encoding) -> np.ndarray:
     )
     if encoding.channels == 1:
         view = view[:, :, 0]
-    return view if sample.isnative else view.astype(np.uint16)
+    # OpenCV misreads rows whose step is no multiple of a sample
+    return view if encoding.sample_bytes == 1 else view.astype(np.uint16)
 
 
 @cache
