@@ -225,7 +225,7 @@ class Camera:
             return Fault(Level.WARN, "no_camera_info", text)
         expected = known.intrinsics
         if (expected.height, expected.width) != (height, width):
-            text = f"camera_info is for {expected.width}x{expected.height}, the picture {width}x{height}: publish its own"
+            text = f"camera_info is for {expected.width}x{expected.height}, the picture {width}x{height}: they differ"
             return Fault(Level.WARN, "size_mismatch", text)
         if not (header.frame_id or self.settings.frame_id):
             return Fault(Level.WARN, "frame_id", f"pictures name no frame: set {name}.frame_id")

@@ -178,7 +178,8 @@ def _pixels(message: Any, encoding: _Encoding) -> np.ndarray:
     )
     if encoding.channels == 1:
         view = view[:, :, 0]
-    return view if sample.isnative else view.astype(np.uint16)
+    # OpenCV misreads rows whose step is no multiple of a sample
+    return view if encoding.sample_bytes == 1 else view.astype(np.uint16)
 
 
 @cache
@@ -257,7 +258,7 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
         position += 2 + length
         if marker == 0xDA:
             break
-    # OpenCV fills what a truncated file lacks with grey and says nothing. In coded data FF is followed by 00 or a marker.
+    # OpenCV fills what a truncated file lacks with grey and says nothing. Coded data holds no FF before D9.
     if size is None or encoded.find(b"\xff\xd9", position) < 0:
         raise ImageError("bad_image", f"JPEG of {len(encoded)} bytes is truncated or broken: check the transport")
     return size

@@ -119,7 +119,8 @@ def test_process_segments_real_messages(graph, start, small_file):
     noise = np.random.default_rng(1).integers(0, 256, (90, 160, 3), np.uint8)
     picture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 7), None, 0, 255, cv2.NORM_MINMAX)
     segmenter = mfuser_ros.load(small_file, device="cpu", input_size=(64, 96), threshold=0)
-    segmenter.threshold = (float(np.median(segmenter(picture).confidence)) + 0.5) / 255  # half of the pixels are unknown
+    half = float(np.median(segmenter(picture).confidence)) + 0.5  # between two values of a confidence
+    segmenter.threshold = half / 255
     expected = segmenter(picture)
     node = start(
         *("-r", "__ns:=/perception"),
@@ -135,7 +136,7 @@ def test_process_segments_real_messages(graph, start, small_file):
     infos = graph.collect(CameraInfo, "/perception/mfuser/front/camera_info")
     images = graph.publisher(Image, "/perception/front/image_raw")
     calibrations = graph.publisher(CameraInfo, "/perception/front/camera_info")
-    graph.wait(lambda: images.get_subscription_count(), "the node does not subscribe", 60)
+    graph.wait(images.get_subscription_count, "the node does not subscribe", 60)
     graph.wait_for_match(calibrations)
     graph.wait_for_publisher("/perception/mfuser/front/confidence")
 
@@ -222,7 +223,8 @@ def test_setting_that_cannot_work_is_one_line_and_the_process_lives(graph, start
     line = node.wait_for_line("configure failed")
 
     assert text in line
-    status = graph.wait(lambda: reports and reports[-1].status[0].level == DiagnosticStatus.ERROR and reports[-1].status[0], "no ERROR")
+    graph.wait(lambda: reports and reports[-1].status[0].level == DiagnosticStatus.ERROR, "no ERROR in diagnostics")
+    status = reports[-1].status[0]
     assert status.name == "mfuser: front"
     assert text in status.message
     assert node.process.poll() is None
