@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from mfuser_ros.drivable.boundary import Sweep
+from mfuser_ros.drivable.contacts import STANDS_SURELY
 from mfuser_ros.drivable.grid import FREE_CELL, OCCUPIED_CELL, UNKNOWN_CELL, GridSpec
 from mfuser_ros.drivable.view import Meaning, View, ViewPlan, plan_view
 from mfuser_ros.errors import ConfigurationError
@@ -118,7 +119,7 @@ class DrivableArea:
 def _meaning(vocabulary: Vocabulary, free_roles: Sequence[str], min_confidence: float) -> Meaning:
     not_free, stands = np.ones(256, np.uint8), np.zeros(256, np.uint8)
     not_free[list(vocabulary.ids_with_role(free_roles))] = 0
-    stands[list(vocabulary.ids_with_role(STANDING_ROLES))] = 1
+    stands[list(vocabulary.ids_with_role(STANDING_ROLES))] = STANDS_SURELY
     enough = np.flatnonzero(np.arange(256) / 255 >= min_confidence)[0]
     return Meaning(not_free, stands, int(enough) - 1)
 

@@ -10,6 +10,8 @@ import numpy as np
 from mfuser_ros.drivable.bearings import HEADING_SCALE, Bearings
 from mfuser_ros.drivable.grid import GridSpec
 
+STANDS_SURELY, STANDS_UNSURELY = 2, 1
+
 _STRAIGHT_BELOW = np.arange(1, 5)  # pixels
 _BESIDE = np.arange(0, 9, 2)  # pixels; a foot that rises faster than 8 rows a column is taken for a flank
 _SAME_SURFACE = 4  # levels between the feet of neighbouring bearings that are joined
@@ -47,25 +49,34 @@ class ContactFinder:
         )
 
     def first_standing(self, stands: np.ndarray) -> np.ndarray:
-        """(B,) int32 level of the first standing sample on each bearing, the number of levels if there is none.
+        """(B,) int32 level at which the first sure thing on each bearing begins, the number of levels if there is none.
+
+        It begins with the unbroken run of standing samples that leads up to its first sure one: a network is unsure
+        along the borders of a thing, so also at its foot.
 
         Args:
-            stands: (rows, width) uint8, 1 where something stands.
+            stands: (rows, width) uint8, STANDS_SURELY, STANDS_UNSURELY, or 0.
         """
-        padded = np.zeros(stands.size + 1, bool)  # the last one for samples that see nothing
+        padded = np.zeros(stands.size + 1, np.uint8)  # the last one for samples that see nothing
         padded[:-1] = stands.reshape(-1)
         along = padded.take(self.bearings.pixels)
-        first = np.argmax(along, axis=1)
-        found = along[np.arange(len(along)), first]
-        return np.asarray(np.where(found, first, self.bearings.pixels.shape[1]), np.int32)
+        levels = along.shape[1]
+        sure = along == STANDS_SURELY
+        first = np.argmax(sure, axis=1)
+        found = np.flatnonzero(sure[np.arange(len(sure)), first])
+        gap = (along[found] == 0) & (np.arange(levels) < first[found, None])
+        begins = np.where(gap.any(axis=1), levels - np.argmax(gap[:, ::-1], axis=1), 0)
+        result = np.full(len(along), levels, np.int32)
+        result[found] = begins
+        return result
 
     def find(self, seen: np.ndarray, stands: np.ndarray, first: np.ndarray) -> Contacts:
         """Contacts of one picture.
 
         Args:
             seen: (rows, width) uint8 class ids.
-            stands: (rows, width) uint8, 1 where something stands.
-            first: what `first_standing` made of it.
+            stands: as for `first_standing`.
+            first: what that returned.
         """
         which = np.flatnonzero(first < self.bearings.pixels.shape[1])
         level = first[which]

@@ -49,7 +49,7 @@ class Meaning(NamedTuple):
     """What the pixels mean, as tables over the 256 values of a mask."""
 
     not_free: np.ndarray  # (256,) uint8: 1 where the class is not of a free role
-    stands: np.ndarray  # (256,) uint8: 1 where the class stands on the ground
+    stands: np.ndarray  # (256,) uint8: STANDS_SURELY where the class stands on the ground, else 0
     surest_unsure: int  # confidence up to here is too low; -1: any will do
 
 
@@ -80,7 +80,7 @@ class ViewPlan:
         if meaning.surest_unsure >= 0:
             _, unsure = cv2.threshold(confidence, meaning.surest_unsure, 1, cv2.THRESH_BINARY_INV)
             bad = cv2.bitwise_or(bad, unsure)
-            stands = cv2.subtract(stands, unsure)
+            stands = cv2.subtract(stands, unsure)  # surely becomes unsurely, 0 stays 0
         first = self.finder.first_standing(stands)
         in_sight = ~hidden(self.shadows, first, self.finder.bearings.full_turn)
         return Sight(self.cells[in_sight & self._all_good(bad)], self.finder.find(seen, stands, first))
