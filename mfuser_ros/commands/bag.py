@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from enum import Enum
 from itertools import islice
@@ -11,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mfuser_ros.errors import InputError, MFuserError
-
 if TYPE_CHECKING:
     import numpy as np
 
 app = typer.Typer(help="Make a bag from a video or pictures, say what is in a bag.", no_args_is_help=True)
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""File names that are taken for pictures, in lower case."""
+PICTURES_PER_S = 10.0
+"""Rate of a folder of pictures where none is given."""
 
 START_S = 1_700_000_000.0
 """Stamp of the first frame where none is given: any fixed moment, so that the same command makes the same bag."""
@@ -61,23 +58,18 @@ def make(
     """
     from mfuser_ros.bags import load_calibration, make_bag  # noqa: PLC0415  heavy imports only where a verb needs them
 
-    try:
-        found_rate, pictures = _open(source)
-        chosen = islice(pictures, start, stop, every)
-        made = make_bag(
-            chosen,
-            out,
-            period_ns=round(every / (rate or found_rate) * 1e9),
-            start_ns=round(start_time * 1e9),
-            image_topic=topic,
-            frame_id=frame_id,
-            calibration=None if camera_info is None else load_calibration(camera_info),
-            jpeg_quality=None if raw else jpeg_quality,
-            storage=storage.value,
-        )
-    except MFuserError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+    source_rate, pictures = _open(source)
+    made = make_bag(
+        islice(pictures, start, stop, every),
+        out,
+        period_ns=round(every / (rate or source_rate) * 1e9),
+        start_ns=round(start_time * 1e9),
+        image_topic=topic,
+        frame_id=frame_id,
+        calibration=None if camera_info is None else load_calibration(camera_info),
+        jpeg_quality=None if raw else jpeg_quality,
+        storage=storage.value,
+    )
     if not quiet:
         topics = ", ".join(name for name in (made.picture_topic, made.info_topic) if name)
         print(f"{made.path}: {made.frames} frames on {topics}")
@@ -96,13 +88,9 @@ def info(
 
     from mfuser_ros.bags import BagReader  # noqa: PLC0415
 
-    try:
-        with BagReader(bag) as reader:
-            topics = reader.topics()
-            first_ns, last_ns = reader.span_ns()
-    except MFuserError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+    with BagReader(bag) as reader:
+        topics = reader.topics()
+        first_ns, last_ns = reader.span_ns()
     count = sum(topic.messages for topic in topics)
     print(f"{bag}: {(last_ns - first_ns) / 1e9:.3f} s from {first_ns / 1e9:.3f}, {count} messages")
     table = Table("topic", "type", "messages", box=None)
@@ -113,23 +101,8 @@ def info(
 
 def _open(source: Path) -> tuple[float, Iterator[np.ndarray]]:
     """Rate in frames per second and the RGB pictures of a video or a folder."""
-    from mfuser_ros.datasets import video  # noqa: PLC0415  heavy imports only where a verb needs them
+    from mfuser_ros.datasets import pictures, video  # noqa: PLC0415
 
     if source.is_dir():
-        files = sorted(file for file in source.iterdir() if file.suffix.lower() in PICTURES)
-        if not files:
-            raise InputError(
-                f"{source}: no pictures ({', '.join(PICTURES)}) in this folder: give another one or a video"
-            )
-        return 10.0, map(_read_picture, files)
+        return PICTURES_PER_S, map(pictures.read_picture, pictures.find_pictures(source))
     return video.info(source).rate_hz, (frame.picture for frame in video.frames(source))
-
-
-def _read_picture(file: Path) -> np.ndarray:
-    import cv2  # noqa: PLC0415  heavy imports only where a verb needs them
-    import numpy as np  # noqa: PLC0415
-
-    bgr = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.stat().st_size else None
-    if bgr is None:
-        raise InputError(f"{file}: does not decode as a picture: remove it from the folder")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mfuser_ros import share
-from mfuser_ros.errors import ConfigurationError, InputError, MFuserError
+from mfuser_ros.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -41,17 +41,13 @@ def demo(
 
     Example: mfuser demo test/data/highway --out demo_output
     """
-    try:
-        played = _packed_bag() if bag is None else bag
-        _require_ros()
-        from mfuser_ros.node.demo import DemoSettings, run_demo  # noqa: PLC0415  rclpy, plotly and PyAV take their time
+    played = _packed_bag() if bag is None else bag
+    _require_ros()
+    from mfuser_ros.node.demo import DemoSettings, run_demo  # noqa: PLC0415  rclpy, plotly and PyAV take their time
 
-        settings = DemoSettings(played, out, topic, model, device, frames, _domain(domain_id))
-        with _Display(quiet) as display:
-            files = run_demo(settings, display)
-    except MFuserError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+    settings = DemoSettings(played, out, topic, model, device, frames, _domain(domain_id))
+    with _Display(quiet) as display:
+        files = run_demo(settings, display)
     if not quiet:
         for path in (files.film, files.masks, files.page):
             print(path)
@@ -93,7 +89,8 @@ class _Display:
         self._told_s: dict[str, float] = {}
 
     def __enter__(self) -> _Display:
-        if not self._quiet and sys.stdout.isatty():
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console  # noqa: PLC0415  only where a bar is shown
             from rich.progress import (  # noqa: PLC0415  only where a bar is shown
                 BarColumn,
                 MofNCompleteColumn,
@@ -110,6 +107,7 @@ class _Display:
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                console=Console(stderr=True),
             )
             self._bar.start()
         return self
@@ -134,4 +132,4 @@ class _Display:
         elif done == total or now_s - self._told_s.get(stage, -LINE_EVERY_S) >= LINE_EVERY_S:
             self._told_s[stage] = now_s
             left = f", {(total - done) * spent_s / done:.0f} s left" if rate and 0 < done < total else ""
-            print(f"{stage}: {done}/{total} {rate}{left}".rstrip(), flush=True)
+            print(f"{stage}: {done}/{total} {rate}{left}".rstrip(), file=sys.stderr, flush=True)

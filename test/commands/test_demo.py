@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import typer
 from rosbags.highlevel import AnyReader
 from typer.testing import CliRunner
 
@@ -18,7 +17,8 @@ pytest.importorskip("rclpy", reason="needs the [ros] extra")
 
 import mfuser_ros
 from mfuser_ros.bags import BagReader, BagWriter
-from mfuser_ros.commands.demo import demo
+from mfuser_ros.commands.app import app
+from mfuser_ros.errors import InputError
 from mfuser_ros.evaluation.drive.panels import SIZE
 from mfuser_ros.node.demo import pose_parameter
 from mfuser_ros.node.images import to_rgb
@@ -26,13 +26,13 @@ from mfuser_ros.node.images import to_rgb
 REPOSITORY = Path(__file__).resolve().parents[2]
 DRIVE = REPOSITORY / "test" / "data" / "highway"
 FRAMES = 3
-COMMAND = "import typer; from mfuser_ros.commands.demo import demo; typer.run(demo)"
+COMMAND = "from mfuser_ros.commands.app import main; main()"
 
 
 def run_demo(*arguments, timeout_s=180):
     """The command as a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    command = [sys.executable, "-c", COMMAND, "demo", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
@@ -76,14 +76,16 @@ def out(weights, tmp_path_factory):
     (folder / "overlay.mp4").write_text("of an earlier run")
     done = run_demo(DRIVE, "--out", folder, "--model", weights, "--device", "cpu", "--frames", FRAMES)
     assert done.returncode == 0, done.stderr + done.stdout
-    (folder / "printed.txt").write_text(done.stdout)
+    (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
     return folder
 
 
 def test_demo_prints_progress_and_where_the_results_are(out):
-    lines = (out / "printed.txt").read_text().splitlines()
-    assert lines[-3:] == [str(out / name) for name in ("overlay.mp4", "masks", "summary.html")]
-    assert any(re.fullmatch(rf"frames: {FRAMES}/{FRAMES} \d+\.\d/s", line) for line in lines)
+    results = (out / "stdout.txt").read_text().splitlines()
+    assert results == [str(out / name) for name in ("overlay.mp4", "masks", "summary.html")]
+    progress = (out / "stderr.txt").read_text().splitlines()
+    assert any(re.fullmatch(rf"frames: {FRAMES}/{FRAMES} \d+\.\d/s", line) for line in progress)
 
 
 def test_film_shows_every_frame_at_the_rate_of_the_recording(out):
@@ -125,12 +127,10 @@ def test_page_has_charts_and_says_that_the_pose_is_an_estimate(out):
     assert 1.0 < height < 1.6  # behind the windscreen of a saloon car
 
 
-def test_bag_that_is_none_is_one_line_and_exit_2(tmp_path):
-    app = typer.Typer()
-    app.command()(demo)
-    done = CliRunner().invoke(app, [str(tmp_path / "gone"), "--out", str(tmp_path / "out")])
-    assert done.exit_code == 2
-    assert done.output == f"{tmp_path / 'gone'}: no such file or folder: give a bag\n"
+def test_bag_that_is_none_is_told_before_anything_starts(tmp_path):
+    done = CliRunner().invoke(app, ["demo", str(tmp_path / "gone"), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, InputError)  # `main` makes a line and exit code 2 of it
+    assert str(done.exception) == f"{tmp_path / 'gone'}: no such file or folder: give a bag"
     assert not (tmp_path / "out").exists()
 
 
@@ -150,8 +150,7 @@ def test_missing_weights_are_told_by_the_node_and_exit_2(tmp_path, bare_bag):
     missing = tmp_path / "none.safetensors"
     done = run_demo(bare_bag, "--out", tmp_path / "out", "--model", missing, "--device", "cpu")
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"the node is not ready: configure failed: {missing}")
+    assert done.stderr.splitlines()[-1].startswith(f"mfuser: the node is not ready: configure failed: {missing}")
 
 
 def test_bag_without_calibration_is_played_without_a_grid(tmp_path, bare_bag, weights):
