@@ -83,14 +83,15 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
         InputError: the bag cannot be read, or the results cannot be written.
         NodeError: the node does not start, dies, or does not answer in time.
     """
-    environment = _isolation(settings.domain_id)
+    logs = settings.out / "log"
+    environment = _isolation(settings.domain_id, logs)
     os.environ.update(environment)  # the middleware reads it when the player joins the graph
     with ExitStack() as stack:
         drive = _opened(stack.enter_context(BagReader(settings.bag)), settings)
         files = _prepared(settings.out)
         pose, note = _estimate_pose(drive, progress)
         process = stack.enter_context(
-            NodeProcess(_parameters(settings, drive, pose), folder=settings.out, environment=environment)
+            NodeProcess(_parameters(settings, drive, pose), folder=logs, environment=environment)
         )
         outputs: tuple[Output, ...] = ("confidence",) if pose is None else ("confidence", "grid", "contacts")
         player = stack.enter_context(
@@ -136,10 +137,11 @@ def pose_parameter(T_vehicle_camera: np.ndarray) -> list[float]:
     return [float(value) for value in (*T_vehicle_camera[:3, 3], roll, pitch, yaw)]
 
 
-def _isolation(domain_id: int) -> dict[str, str]:
-    """Environment in which the two processes hear each other and nobody else."""
+def _isolation(domain_id: int, logs: Path) -> dict[str, str]:
+    """Environment in which the two processes hear each other and nobody else, and keep their logs."""
     return {
         "ROS_DOMAIN_ID": str(domain_id),
+        "ROS_LOG_DIR": str(logs),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTDDS_DEFAULT_PROFILES_FILE": str(share.find("config/fastdds_shm.xml")),
     }
