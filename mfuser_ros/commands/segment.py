@@ -117,7 +117,8 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
     import cv2  # noqa: PLC0415
 
     stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    _, encoded = cv2.imencode(path.suffix, stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+    _, encoded = cv2.imencode(path.suffix, stored, settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded.tobytes())
