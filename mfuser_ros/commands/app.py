@@ -14,7 +14,9 @@ from typing import Annotated
 import typer
 
 import mfuser_ros
+from mfuser_ros.commands import bag
 from mfuser_ros.commands.bench import bench
+from mfuser_ros.commands.demo import demo
 from mfuser_ros.commands.evaluate import evaluate
 from mfuser_ros.commands.info import info
 from mfuser_ros.commands.segment import segment
@@ -49,6 +51,8 @@ app.command()(evaluate)
 app.command()(train)
 app.command()(bench)
 app.command()(info)
+app.add_typer(bag.app, name="bag")
+app.command()(demo)
 
 
 def main() -> None:
