@@ -92,6 +92,31 @@ def test_video_gives_a_mask_per_frame_and_an_overlay_of_the_same_times(mfuser, o
     assert [frame.time_s for frame in played] == pytest.approx(times, abs=1e-3)
 
 
+def test_bag_gives_a_mask_per_message(mfuser, options, tmp_path):
+    write_picture(tmp_path / "pictures/0.png", 48, 64)
+    write_picture(tmp_path / "pictures/1.png", 48, 64, seed=1)
+    assert mfuser("bag", "make", tmp_path / "pictures", "--out", tmp_path / "drive", "--rate", 5).returncode == 0
+
+    finished = mfuser("segment", tmp_path / "drive", "--out", tmp_path / "out", "--overlay", *options)
+
+    assert finished.returncode == 0, finished.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "drive_000000.png", "drive_000001.png", "drive_overlay.mp4",
+    ]  # fmt: skip
+    times = [frame.time_s for frame in video.frames(tmp_path / "out/drive_overlay.mp4")]
+    assert times == pytest.approx([0, 0.2], abs=1e-3)
+
+
+def test_bag_without_the_topic_is_named(mfuser, options, tmp_path):
+    write_picture(tmp_path / "pictures/0.png", 48, 64)
+    assert mfuser("bag", "make", tmp_path / "pictures", "--out", tmp_path / "drive").returncode == 0
+
+    finished = mfuser("segment", tmp_path / "drive", "--out", tmp_path / "out", "--topic", "/rear", *options)
+
+    assert finished.returncode == 2
+    assert "no picture topic /rear" in finished.stderr
+
+
 def test_unreadable_inputs_are_named_and_the_others_done(mfuser, options, tmp_path):
     write_picture(tmp_path / "good.png")
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
