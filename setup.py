@@ -19,6 +19,7 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 
 
 setup(
+    python_requires=">=3.10",  # from setup.cfg it would be an object, which colcon cannot read back
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

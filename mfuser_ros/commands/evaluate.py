@@ -21,7 +21,9 @@ def evaluate(
     ],
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
-    out: Annotated[Path | None, typer.Option(help="Folder for summary.json (a folder in it for each of several).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for summary.json (a folder in it for each of several).")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threshold: Annotated[float, typer.Option(help="Less probable pixels are unknown, which counts as wrong.")] = 0.0,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the network's input instead of the set's.")] = None,
@@ -56,7 +58,9 @@ def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
     name, _, split = source.rpartition("/")
     if not name:
         config = load_config(source)
-        raise DatasetError(f"{source}: which split? choose one of {', '.join(f'{source}/{key}' for key in config.splits)}")
+        raise DatasetError(
+            f"{source}: which split? choose one of {', '.join(f'{source}/{key}' for key in config.splits)}"
+        )
     config = load_config(name)
     return config, open_split(config, split, data)
 

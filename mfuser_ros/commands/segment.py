@@ -1,4 +1,4 @@
-"""`mfuser segment`: masks of pictures, folders and videos."""
+"""`mfuser segment`: masks of pictures, folders, videos and bags."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ JPEG_QUALITY = 90
 
 
 def segment(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures, folders of pictures, videos.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Pictures, folders of pictures, videos, bags.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also STEM_overlay.jpg, for a video STEM_overlay.mp4.")
+        bool, typer.Option("--overlay", help="Also STEM_overlay.jpg; one STEM_overlay.mp4 for a video or bag.")
     ] = False,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Also STEM_confidence.png: probability of the best class, 0..255.")
@@ -38,12 +40,13 @@ def segment(
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     vocabulary: Annotated[Path | None, typer.Option(help="YAML with other colours for the model's classes.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Picture topic of a bag that has several.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Write a mask for every picture: DIR/STEM.png, 8-bit grey class ids, 255 where the model does not know.
 
-    Folders inside a folder are kept below DIR; picture N of a video becomes STEM_00000N.png. What cannot be read is
-    named and left out, and the exit code is 2.
+    Folders inside a folder are kept below DIR; picture N of a video or a bag becomes STEM_00000N.png. What cannot be
+    read is named and left out, and the exit code is 2.
 
     Example: mfuser segment drive.mp4 street.jpg --out masks --overlay
     """
@@ -51,7 +54,7 @@ def segment(
     from mfuser_ros.commands.progress import track  # noqa: PLC0415
     from mfuser_ros.commands.sources import find_sources  # noqa: PLC0415
 
-    sources, refused = find_sources(inputs, out)
+    sources, refused = find_sources(inputs, out, topic=topic)
     run = _Run(out, overlay=overlay, confidence=confidence)
     for error in refused:
         run.complain(error)
@@ -93,12 +96,12 @@ class _Run:
 
         with ExitStack() as stack:
             film = None
-            if source.video and self.overlay:
+            if source.rate_hz and self.overlay:
                 path = self.out / f"{source.name}_overlay.mp4"
-                film = stack.enter_context(VideoWriter(path, rate_hz=source.video.rate_hz or 25))
+                film = stack.enter_context(VideoWriter(path, rate_hz=source.rate_hz))
             for index, frame in enumerate(source.frames()):
                 result = segmenter(frame.picture)
-                stem = f"{source.name}_{index:06d}" if source.video else str(source.name)
+                stem = f"{source.name}_{index:06d}" if source.rate_hz else str(source.name)
                 self._write(stem, result)
                 if film:
                     film.write(result.overlay(), frame.time_s)
@@ -117,7 +120,8 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
     import cv2  # noqa: PLC0415
 
     stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    _, encoded = cv2.imencode(path.suffix, stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+    _, encoded = cv2.imencode(path.suffix, stored, settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded.tobytes())

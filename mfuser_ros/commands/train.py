@@ -25,7 +25,9 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     towers: Annotated[Path, typer.Option(help="Folder of the pretrained towers and text embeddings.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, state and log.")],
-    minutes: Annotated[float | None, typer.Option(help="Length of the whole schedule; ends it before its steps.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Length of the whole schedule; ends it before its steps.")
+    ] = None,
     session_minutes: Annotated[float | None, typer.Option(help="Stop and save after so long, to be resumed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the schedule instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")] = None,
@@ -88,7 +90,12 @@ def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Valida
 
 
 def _print_row(row: Mapping[str, Any]) -> None:
-    print("  ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()), flush=True)
+    print(
+        "  ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+        ),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
