@@ -21,6 +21,7 @@ from mfuser_ros.bags.read import COMPRESSED_IMAGE
 from mfuser_ros.drivable import CameraModel
 from mfuser_ros.drivable.lanes import LanePose, estimate_lane_pose
 from mfuser_ros.errors import CalibrationError, InputError
+from mfuser_ros.node.calibration import intrinsics
 from mfuser_ros.node.images import to_rgb
 from mfuser_ros.node.player import TIMES, Output, Player
 from mfuser_ros.node.process import NodeProcess
@@ -71,6 +72,16 @@ class _Drive:
     first: Frame
     rate_hz: float
 
+    @property
+    def base(self) -> str:
+        """Topic without the name of its transport."""
+        return self.topic.removesuffix("/compressed")
+
+    @property
+    def rectified(self) -> bool:
+        """Whether the name of the topic says that the pictures are undistorted."""
+        return self.base.rpartition("/")[2].startswith("image_rect")
+
 
 def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
     """Play a bag into the node and write what it answers.
@@ -96,7 +107,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
         outputs: tuple[Output, ...] = ("confidence",) if pose is None else ("confidence", "grid", "contacts")
         player = stack.enter_context(
             Player(
-                image_topic=drive.topic.removesuffix("/compressed"),
+                image_topic=drive.base,
                 compressed=drive.first.kind == COMPRESSED_IMAGE,
                 outputs=outputs,
                 domain_id=settings.domain_id,
@@ -177,8 +188,7 @@ def _prepared(out: Path) -> DriveFiles:
 
 def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, str]:
     """Pose of the camera, None where it cannot be told, and a line that says where it is from."""
-    calibration = drive.first.calibration
-    if calibration is None:
+    if drive.first.info is None:
         return None, "No drivable area: the bag has no camera_info."
     in_bag = drive.bag.count(drive.topic)
     step = max(1, in_bag // POSE_FRAMES)
@@ -191,9 +201,7 @@ def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, 
         progress("camera pose", total, total)
 
     try:
-        camera = CameraModel(
-            calibration.width, calibration.height, calibration.K, calibration.D, calibration.distortion_model
-        )
+        camera = CameraModel(*intrinsics(drive.first.info, rectified=drive.rectified))
         pose = estimate_lane_pose(pictures(), camera, lane_width_m=LANE_WIDTH_M)
     except CalibrationError as error:
         return None, f"No drivable area: {error}."
@@ -207,8 +215,9 @@ def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, 
 def _parameters(settings: DemoSettings, drive: _Drive, pose: LanePose | None) -> dict[str, Any]:
     parameters: dict[str, Any] = {  # Any: what ROS parameters hold
         "cameras": ["front"],
-        "front.image_topic": drive.topic.removesuffix("/compressed"),
+        "front.image_topic": drive.base,
         "front.transport": "compressed" if drive.first.kind == COMPRESSED_IMAGE else "raw",
+        "front.rectified": drive.rectified,
         "input_reliability": "reliable",  # every frame shall be processed
         "model": settings.model,
         "device": settings.device,
