@@ -203,7 +203,7 @@ def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, 
     try:
         camera = CameraModel(*intrinsics(drive.first.info, rectified=drive.rectified))
         pose = estimate_lane_pose(pictures(), camera, lane_width_m=LANE_WIDTH_M)
-    except CalibrationError as error:
+    except (CalibrationError, InputError) as error:  # such as a camera_info of another size than the pictures
         return None, f"No drivable area: {error}."
     return pose, (
         f"The camera's pose is an estimate from lane lines, not a calibration: {pose.height_m:.2f} m above the road, "
@@ -243,6 +243,7 @@ def _facts(
             "name": diagnostics.get("model", settings.model),
             "weights, SHA-256": diagnostics.get("model_sha256", "not reported"),
             "device": diagnostics.get("device", settings.device),
+            "last fault that the node reported": diagnostics.get("last_error") or "none",
         },
         "Recording": {
             "bag": settings.bag.name,
