@@ -35,3 +35,7 @@ class CalibrationError(MFuserError):
 
 class DatasetError(MFuserError):
     """A data set is incomplete or a file of it is wrong."""
+
+
+class NodeError(MFuserError):
+    """The node could not be started, died, or did not answer in time."""

@@ -1,0 +1,53 @@
+"""`mfuser info`: what a model is, where it comes from and under which licence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mfuser_ros.network.model import MFuser
+
+
+def info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name in models/ or path of a .safetensors.")] = "small",
+) -> None:
+    """Say what a model is: parts and parameters, classes, provenance, licence. Its weights are checked on the way.
+
+    Example: mfuser info small
+    """
+    from rich.console import Console  # noqa: PLC0415  torch takes seconds to import, rich some of one
+    from rich.table import Table  # noqa: PLC0415
+
+    from mfuser_ros.checkpoints import load_model, locate  # noqa: PLC0415
+
+    path = locate(model)
+    network, file = load_model(path)
+    facts = Table(box=None, show_header=False)
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    facts.add_row("model", file.name)
+    facts.add_row("weights", f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    facts.add_row("SHA-256", file.sha256)
+    facts.add_row("classes", ", ".join(file.vocabulary))
+    facts.add_row("threshold", f"{file.threshold:g}")
+    facts.add_row("temperature", f"{file.temperature:g}")
+    facts.add_row("provenance", file.provenance)
+    facts.add_row("licence", file.licence)
+    parts = Table("part", box=None)
+    parts.add_column("parameters", justify="right")
+    for name, count in _parameters(network):
+        parts.add_row(name, f"{count:,}")
+    parts.add_section()
+    parts.add_row("all", f"{sum(count for _, count in _parameters(network)):,}")
+    console = Console()
+    console.print(facts)
+    console.print()
+    console.print(parts)
+
+
+def _parameters(network: MFuser) -> list[tuple[str, int]]:
+    """Learned numbers of each part of the network; parts without any are left out."""
+    counts = {name: sum(tensor.numel() for tensor in part.parameters()) for name, part in network.named_children()}
+    return [(name, count) for name, count in counts.items() if count]

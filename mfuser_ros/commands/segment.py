@@ -1,0 +1,129 @@
+"""`mfuser segment`: masks of pictures, folders, videos and bags."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mfuser_ros.errors import ConfigurationError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mfuser_ros.commands.sources import Source
+    from mfuser_ros.inference import Segmentation, Segmenter
+
+JPEG_QUALITY = 90
+
+
+def segment(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Pictures, folders of pictures, videos, bags.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also STEM_overlay.jpg; one STEM_overlay.mp4 for a video or bag.")
+    ] = False,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also STEM_confidence.png: probability of the best class, 0..255.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Less probable pixels are 255; 0: none. Left out: the model's own."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    vocabulary: Annotated[Path | None, typer.Option(help="YAML with other colours for the model's classes.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Picture topic of a bag that has several.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Write a mask for every picture: DIR/STEM.png, 8-bit grey class ids, 255 where the model does not know.
+
+    Folders inside a folder are kept below DIR; picture N of a video or a bag becomes STEM_00000N.png. What cannot be
+    read is named and left out, and the exit code is 2.
+
+    Example: mfuser segment drive.mp4 street.jpg --out masks --overlay
+    """
+    import mfuser_ros  # noqa: PLC0415  cv2 and torch are imported where they are used
+    from mfuser_ros.commands.progress import track  # noqa: PLC0415
+    from mfuser_ros.commands.sources import find_sources  # noqa: PLC0415
+
+    sources, refused = find_sources(inputs, out, topic=topic)
+    run = _Run(out, overlay=overlay, confidence=confidence)
+    for error in refused:
+        run.complain(error)
+    if sources:
+        segmenter = mfuser_ros.load(model, device=device, threshold=threshold, vocabulary=vocabulary)
+        total = sum(source.count for source in sources)
+        for _ in track(run.work(sources, segmenter), total=total, what="pictures", quiet=quiet):
+            run.written += 1
+    if not quiet:
+        print(f"{run.written} masks in {out}")
+    if run.failures:
+        raise typer.Exit(2)
+
+
+@dataclass
+class _Run:
+    """Where results go, and what became of the sources."""
+
+    out: Path
+    overlay: bool
+    confidence: bool
+    written: int = 0
+    failures: int = 0
+
+    def complain(self, error: InputError) -> None:
+        self.failures += 1
+        print(f"mfuser: {error}", file=sys.stderr)
+
+    def work(self, sources: list[Source], segmenter: Segmenter) -> Iterator[None]:
+        """Yields once per mask; a source that cannot be read does not keep the next one from its turn."""
+        for source in sources:
+            try:
+                yield from self._work_on(source, segmenter)
+            except InputError as error:
+                self.complain(error)
+
+    def _work_on(self, source: Source, segmenter: Segmenter) -> Iterator[None]:
+        from mfuser_ros.datasets.video import VideoWriter  # noqa: PLC0415  av is imported where it is used
+
+        with ExitStack() as stack:
+            film = None
+            if source.rate_hz and self.overlay:
+                path = self.out / f"{source.name}_overlay.mp4"
+                film = stack.enter_context(VideoWriter(path, rate_hz=source.rate_hz))
+            for index, frame in enumerate(source.frames()):
+                result = segmenter(frame.picture)
+                stem = f"{source.name}_{index:06d}" if source.rate_hz else str(source.name)
+                self._write(stem, result)
+                if film:
+                    film.write(result.overlay(), frame.time_s)
+                elif self.overlay:
+                    _write_picture(self.out / f"{stem}_overlay.jpg", result.overlay())
+                yield
+
+    def _write(self, stem: str, result: Segmentation) -> None:
+        _write_picture(self.out / f"{stem}.png", result.mask)
+        if self.confidence:
+            _write_picture(self.out / f"{stem}_confidence.png", result.confidence)
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    """Encode by the suffix: uint8 (H, W) grey or (H, W, 3) RGB."""
+    import cv2  # noqa: PLC0415
+
+    stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+    _, encoded = cv2.imencode(path.suffix, stored, settings)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written ({error.strerror}): choose another --out") from error

@@ -1,0 +1,1 @@
+"""What one drive through the node gave: figures, a film, a page."""

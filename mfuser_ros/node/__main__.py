@@ -1,0 +1,81 @@
+"""The executable `segment`: `python -m mfuser_ros.node --ros-args ...`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+STOP_TIMEOUT_S = 10.0
+
+
+class _Stop:
+    """Ends the process on the first SIGINT or SIGTERM, in whatever state it is, with exit code 0.
+
+    rclpy's own handlers are not used: they shut the context down first, so that a node that is still loading its model
+    fails with an error and one that is active cannot take its grid back.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        # launch sends a second one besides the terminal's: it must not disturb the end
+        for ignored in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
+        self.requested = True
+        raise KeyboardInterrupt
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop; returns the exit code."""
+    stop = _Stop()
+    try:
+        return _run(stop, args)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run(stop: _Stop, args: list[str] | None) -> int:
+    import rclpy  # noqa: PLC0415  signals are ours from the first moment on
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: PLC0415
+    from rclpy.signals import SignalHandlerOptions  # noqa: PLC0415
+
+    from mfuser_ros.node.node import MFuserNode  # noqa: PLC0415
+
+    context = rclpy.Context()
+    node = executor = None
+    ended = True
+    try:
+        rclpy.init(args=args, context=context, signal_handler_options=SignalHandlerOptions.NO)
+        executor = SingleThreadedExecutor(context=context)
+        node = MFuserNode(context=context)
+        executor.add_node(node)
+        # an interrupt that comes inside a destructor is swallowed by Python, hence the flag
+        while context.ok() and not stop.requested:
+            executor.spin_once(timeout_sec=0.5)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if node is not None:
+            ended = node.stop(STOP_TIMEOUT_S)
+        if ended:
+            if executor is not None:
+                executor.shutdown()
+            if node is not None:
+                node.destroy_node()
+            context.try_shutdown()
+    if not ended:
+        # the worker is inside the network; interpreter and middleware cannot be taken down round it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""One thread that works on the newest picture of each camera in turn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+
+class Frame(NamedTuple):
+    """A picture that waits for the network."""
+
+    message: Any  # sensor_msgs/Image or CompressedImage
+    stamp_ns: int | None  # of its header; None if that is no time
+    arrival_ns: int  # on a steady clock
+
+
+class Worker:
+    """Keeps one picture for each camera, the newest, and hands them to `process` one after the other.
+
+    Args:
+        cameras: their names; those with a picture are served in turn.
+        process: called in the worker's thread; must not raise.
+    """
+
+    def __init__(self, cameras: Sequence[str], process: Callable[[str, Frame], None]) -> None:
+        self._process = process
+        self._turns = list(cameras)
+        self._waiting: dict[str, Frame] = {}
+        self._changed = threading.Condition()
+        self._busy = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="mfuser-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """End after the picture in work, throw away those that wait; returns whether the thread has ended in time."""
+        with self._changed:
+            self._stopping = True
+            self._waiting.clear()
+            self._changed.notify()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def put(self, camera: str, frame: Frame) -> bool:
+        """Leave a picture; returns whether it took the place of one that was still waiting."""
+        with self._changed:
+            replaced = camera in self._waiting
+            self._waiting[camera] = frame
+            self._changed.notify()
+            return replaced
+
+    def discard(self) -> None:
+        """Throw away what waits."""
+        with self._changed:
+            self._waiting.clear()
+
+    def is_idle(self) -> bool:
+        """Whether no picture waits or is in work."""
+        with self._changed:
+            return not self._busy and not self._waiting
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return
+                camera = next(name for name in self._turns if name in self._waiting)
+                self._turns.remove(camera)  # and to the end of the queue: nobody is served twice before another
+                self._turns.append(camera)
+                frame = self._waiting.pop(camera)
+                self._busy = True
+            self._process(camera, frame)
+            del frame  # a picture is megabytes

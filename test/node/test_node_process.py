@@ -1,0 +1,233 @@
+"""The node as users start it: a process of its own, the network of `small`, real topics, real signals."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import mfuser_ros
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXIT_S = 20.0  # spec: SIGINT or SIGTERM in any state ends the process within this time
+
+
+class NodeProcess:
+    """`python -m mfuser_ros.node` with its output read line by line."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "mfuser_ros.node", "--ros-args", *arguments]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "OMP_NUM_THREADS": "1",
+            "RCUTILS_LOGGING_BUFFERED_STREAM": "0",
+        }
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
+        )
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip())
+                self._changed.notify_all()
+
+    def wait_for_line(self, text: str, deadline_s: float = 60.0) -> str:
+        """The first line that holds `text`."""
+        with self._changed:
+            found = self._changed.wait_for(
+                lambda: next((line for line in self.lines if text in line), None), deadline_s
+            )
+        assert found, f"no line with {text!r}: {self.lines}"
+        return str(found)
+
+    def end(self, number: int) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(EXIT_S)
+        self._reader.join(EXIT_S)
+        return code
+
+
+@pytest.fixture
+def start() -> Iterator:
+    processes: list[NodeProcess] = []
+
+    def start_node(*arguments: str) -> NodeProcess:
+        processes.append(NodeProcess(*arguments))
+        return processes[-1]
+
+    yield start_node
+    for node in processes:
+        if node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory) -> Path:
+    """The architecture `small` with random weights, as a model file."""
+    import torch
+
+    from mfuser_ros import vocabulary
+    from mfuser_ros.checkpoints import ModelCard, save_model
+    from mfuser_ros.checkpoints.store import build
+    from mfuser_ros.network.config import SMALL
+
+    torch.manual_seed(0)
+    names = vocabulary.load().names
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    card = ModelCard(
+        name="random",
+        architecture=SMALL,
+        vocabulary=names,
+        threshold=0.06,
+        temperature=1.0,
+        licence="none",
+        provenance="random weights of this test",
+    )
+    network = build(SMALL, names)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "mask_embed" in name or "mask_feature" in name:
+                weight.mul_(4)  # untrained masks are flat: this gives several classes and confidences
+    save_model(network, card, path)
+    return path
+
+
+def test_process_segments_real_messages(graph, start, small_file):
+    from nav_msgs.msg import OccupancyGrid
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+    from sensor_msgs.msg import CameraInfo, Image
+    from std_msgs.msg import String
+
+    noise = np.random.default_rng(1).integers(0, 256, (90, 160, 3), np.uint8)
+    picture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 7), None, 0, 255, cv2.NORM_MINMAX)
+    segmenter = mfuser_ros.load(small_file, device="cpu", input_size=(64, 96), threshold=0)
+    half = float(np.median(segmenter(picture).confidence)) + 0.5  # between two values of a confidence
+    segmenter.threshold = half / 255
+    expected = segmenter(picture)
+    node = start(
+        *("-r", "__ns:=/perception"),
+        *("-p", f"threshold:={segmenter.threshold}"),
+        *("-p", f"model:={small_file}"),
+        *("-p", "device:=cpu"),
+        *("-p", "input_size:=[64, 96]"),
+        *("-p", "max_age:=0"),
+        *("-p", "front.pose:=[0.0, 0.0, 1.5, -1.5708, 0.0, -1.5708]"),
+    )
+    masks = graph.collect(Image, "/perception/mfuser/front/mask")
+    confidences = graph.collect(Image, "/perception/mfuser/front/confidence")
+    infos = graph.collect(CameraInfo, "/perception/mfuser/front/camera_info")
+    images = graph.publisher(Image, "/perception/front/image_raw")
+    calibrations = graph.publisher(CameraInfo, "/perception/front/camera_info")
+    graph.wait(images.get_subscription_count, "the node does not subscribe", 60)
+    graph.wait_for_match(calibrations)
+    graph.wait_for_publisher("/perception/mfuser/front/confidence")
+
+    info = CameraInfo(height=90, width=160, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [120.0, 0.0, 79.5, 0.0, 120.0, 44.5, 0.0, 0.0, 1.0]
+    info.header.frame_id = "front_optical"
+    calibrations.publish(info)
+    sent = {}
+
+    def publish() -> None:
+        message = Image(height=90, width=160, step=480, encoding="rgb8", data=array.array("B", picture.tobytes()))
+        message.header.stamp = graph.node.get_clock().now().to_msg()
+        message.header.frame_id = "front_optical"
+        sent[message.header.stamp.sec, message.header.stamp.nanosec] = message.header
+        images.publish(message)
+
+    # the node encodes confidence for those who listen, and what it knows of them comes a moment after they know of it
+    graph.repeat(publish, lambda: masks and confidences and infos, f"no mask: {node.lines}", 60)
+
+    mask, confidence = masks[-1], confidences[-1]
+    for output in (mask, confidence, infos[-1]):
+        assert output.header == sent[output.header.stamp.sec, output.header.stamp.nanosec]
+    for output in (mask, confidence):
+        assert (output.height, output.width, output.step, output.encoding) == (90, 160, 160, "mono8")
+        assert len(output.data) == 90 * 160
+    assert list(infos[-1].k) == list(info.k)
+    ids, probability = (np.array(output.data).reshape(90, 160) for output in (mask, confidence))
+    assert 0.1 < (ids == 255).mean() < 0.9
+    # the same network in this process; another number of threads may round the last bit otherwise
+    assert (ids == expected.mask).mean() > 0.99
+    assert (probability[ids == 255] == 0).all()
+    known = (ids != 255) & (expected.mask != 255)
+    np.testing.assert_allclose(probability[known], expected.confidence[known], atol=1)
+
+    latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    late_maps = graph.collect(String, "/perception/mfuser/class_map", latched)
+    late_grids = graph.collect(OccupancyGrid, "/perception/mfuser/drivable_area/grid", latched)
+    graph.wait(lambda: late_maps and late_grids, "a late subscriber gets nothing")
+    meaning = json.loads(late_maps[0].data)
+    assert meaning["classes"][0] == {"id": 0, "name": "road", "color": [128, 64, 128], "drivable": True}
+    assert [entry["id"] for entry in meaning["classes"]] == list(range(19))
+    assert meaning["unknown"] == 255
+    grid = late_grids[0]
+    assert (grid.info.width, grid.info.height, grid.header.frame_id) == (225, 150, "base_link")
+    assert set(grid.data) <= {-1, 0, 100}
+
+    assert node.end(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signal_while_the_model_loads_ends_with_exit_code_0(graph, start, small_file, number):
+    node = start("-p", f"model:={small_file}", "-p", "device:=cpu")
+    node.wait_for_line("loading model")
+
+    assert node.end(number) == 0
+    assert not any("Traceback" in line for line in node.lines), node.lines
+
+
+def test_two_signals_end_with_exit_code_0(graph, start):
+    node = start("-p", "autostart:=false")
+    graph.wait_for_publisher("/diagnostics")
+    node.process.send_signal(signal.SIGINT)
+
+    assert node.end(signal.SIGINT) == 0
+    assert not any("Traceback" in line for line in node.lines), node.lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("model:=/nowhere/small.safetensors",), "/nowhere/small.safetensors: no such file"),
+        (("device:=cuda:31",), "device 'cuda:31': this machine has"),
+        (("max_rate:=200",), "max_rate is 200: give 0 to 120"),
+    ],
+    ids=["missing weights", "missing GPU", "value out of range"],
+)
+def test_setting_that_cannot_work_is_one_line_and_the_process_lives(graph, start, small_file, arguments, text):
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+    reports = graph.collect(DiagnosticArray, "/diagnostics")
+    parameters = [part for argument in arguments for part in ("-p", argument)]
+    node = start("-p", f"model:={small_file}", *parameters)
+
+    line = node.wait_for_line("configure failed")
+
+    assert text in line
+    graph.wait(lambda: reports and reports[-1].status[0].level == DiagnosticStatus.ERROR, "no ERROR in diagnostics")
+    status = reports[-1].status[0]
+    assert status.name == "mfuser: front"
+    assert text in status.message
+    assert node.process.poll() is None
+    assert sum("configure failed" in line for line in node.lines) == 1
+    assert not any("Traceback" in line for line in node.lines), node.lines
+    assert node.end(signal.SIGTERM) == 0
