@@ -64,7 +64,7 @@ def headline(rows: list[Row]) -> dict[str, float]:
     return {
         f"small_{row['size']}_ms": row["ms"]["p50"]
         for row in rows
-        if (row["what"], row.get("model"), row["size"], row["batch"]) == ("frame", "small", "1280x720", 1)
+        if row["what"] == "frame" and (row["model"], row["size"], row["batch"]) == ("small", "1280x720", 1)
     }
 
 
