@@ -1,4 +1,4 @@
-"""Read bags: which topics, and the frames of a camera with header stamp and calibration."""
+"""Read bags: which topics, and the frames of a camera with header stamp and CameraInfo."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from types import TracebackType
 from typing import Any
 
 import apsw
-import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from mfuser_ros.bags.calibration import CameraCalibration
 from mfuser_ros.errors import InputError
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -44,7 +42,7 @@ class Frame:
         frame_id: optical frame of the camera as the header states it.
         kind: IMAGE or COMPRESSED_IMAGE.
         message: the message with the fields of its definition; its `data` is a read-only uint8 array.
-        calibration: newest camera_info at this frame; the first of the bag where none came before; None without any.
+        info: newest CameraInfo at this frame; the first of the bag where none came before; None without any.
     """
 
     index: int
@@ -52,7 +50,7 @@ class Frame:
     frame_id: str
     kind: str
     message: Any  # rosbags makes the class from the message definition in the bag
-    calibration: CameraCalibration | None
+    info: Any | None  # likewise
 
 
 class BagReader:
@@ -127,7 +125,7 @@ class BagReader:
         return sum(entry.messages for entry in self.topics() if entry.name == topic)
 
     def frames(self, image_topic: str) -> Iterator[Frame]:
-        """Pictures of `image_topic` in recorded order, each with the newest calibration.
+        """Pictures of `image_topic` in recorded order, each with the newest CameraInfo.
 
         Raises:
             InputError: no such topic, two types on it, or the bag breaks off on the way; one line with path and cause.
@@ -135,17 +133,17 @@ class BagReader:
         images = self._connections(image_topic)
         info_topic = self.info_topic(image_topic)
         infos = self._connections(info_topic) if info_topic else []
-        calibration = self._first_calibration(infos)
+        info = self._first(infos)
         index = 0
         with self._clear_errors():
             for connection, _, raw in self._reader.messages(connections=[*infos, *images]):
                 message: Any = self._reader.deserialize(raw, connection.msgtype)  # Any: class made at run time
                 if connection.msgtype == CAMERA_INFO:
-                    calibration = _calibration(message)
+                    info = message
                     continue
                 stamp = message.header.stamp
                 stamp_ns = stamp.sec * 10**9 + stamp.nanosec
-                yield Frame(index, stamp_ns, message.header.frame_id, connection.msgtype, message, calibration)
+                yield Frame(index, stamp_ns, message.header.frame_id, connection.msgtype, message, info)
                 index += 1
 
     def messages(self, topic: str) -> Iterator[Any]:
@@ -165,12 +163,12 @@ class BagReader:
             profile for entry in self._connections(topic) for profile in getattr(entry.ext, "offered_qos_profiles", [])
         ]
 
-    def _first_calibration(self, infos: list[Connection]) -> CameraCalibration | None:
-        if not infos:
+    def _first(self, connections: list[Connection]) -> Any | None:
+        if not connections:
             return None
         with self._clear_errors():
-            for connection, _, raw in self._reader.messages(connections=infos):
-                return _calibration(self._reader.deserialize(raw, connection.msgtype))
+            for connection, _, raw in self._reader.messages(connections=connections):
+                return self._reader.deserialize(raw, connection.msgtype)
         return None
 
     def _connections(self, topic: str) -> list[Connection]:
@@ -209,16 +207,3 @@ _DAMAGE = (
     ValueError,
 )
 """What rosbags lets through when bytes are wrong, seen by cutting and overwriting bags at random (test_damage.py)."""
-
-
-def _calibration(message: Any) -> CameraCalibration:  # Any: class made at run time
-    return CameraCalibration(
-        width=int(message.width),
-        height=int(message.height),
-        distortion_model=str(message.distortion_model),
-        D=np.asarray(message.d, np.float64),
-        K=np.asarray(message.k, np.float64).reshape(3, 3),
-        R=np.asarray(message.r, np.float64).reshape(3, 3),
-        P=np.asarray(message.p, np.float64).reshape(3, 4),
-        frame_id=str(message.header.frame_id),
-    )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mfuser_ros.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -59,6 +61,8 @@ def make(
     from mfuser_ros.bags import load_calibration, make_bag  # noqa: PLC0415  heavy imports only where a verb needs them
 
     source_rate, pictures = _open(source)
+    if not (rate or source_rate):
+        raise InputError(f"{source}: does not say how many frames it has per second: give --rate")
     made = make_bag(
         islice(pictures, start, stop, every),
         out,

@@ -21,6 +21,7 @@ from mfuser_ros.bags.read import COMPRESSED_IMAGE
 from mfuser_ros.drivable import CameraModel
 from mfuser_ros.drivable.lanes import LanePose, estimate_lane_pose
 from mfuser_ros.errors import CalibrationError, InputError
+from mfuser_ros.node.calibration import intrinsics
 from mfuser_ros.node.images import to_rgb
 from mfuser_ros.node.player import TIMES, Output, Player
 from mfuser_ros.node.process import NodeProcess
@@ -71,6 +72,16 @@ class _Drive:
     first: Frame
     rate_hz: float
 
+    @property
+    def base(self) -> str:
+        """Topic without the name of its transport."""
+        return self.topic.removesuffix("/compressed")
+
+    @property
+    def rectified(self) -> bool:
+        """Whether the name of the topic says that the pictures are undistorted."""
+        return self.base.rpartition("/")[2].startswith("image_rect")
+
 
 def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
     """Play a bag into the node and write what it answers.
@@ -83,19 +94,20 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
         InputError: the bag cannot be read, or the results cannot be written.
         NodeError: the node does not start, dies, or does not answer in time.
     """
-    environment = _isolation(settings.domain_id)
+    logs = settings.out / "log"
+    environment = _isolation(settings.domain_id, logs)
     os.environ.update(environment)  # the middleware reads it when the player joins the graph
     with ExitStack() as stack:
         drive = _opened(stack.enter_context(BagReader(settings.bag)), settings)
         files = _prepared(settings.out)
         pose, note = _estimate_pose(drive, progress)
         process = stack.enter_context(
-            NodeProcess(_parameters(settings, drive, pose), folder=settings.out, environment=environment)
+            NodeProcess(_parameters(settings, drive, pose), folder=logs, environment=environment)
         )
         outputs: tuple[Output, ...] = ("confidence",) if pose is None else ("confidence", "grid", "contacts")
         player = stack.enter_context(
             Player(
-                image_topic=drive.topic.removesuffix("/compressed"),
+                image_topic=drive.base,
                 compressed=drive.first.kind == COMPRESSED_IMAGE,
                 outputs=outputs,
                 domain_id=settings.domain_id,
@@ -136,10 +148,11 @@ def pose_parameter(T_vehicle_camera: np.ndarray) -> list[float]:
     return [float(value) for value in (*T_vehicle_camera[:3, 3], roll, pitch, yaw)]
 
 
-def _isolation(domain_id: int) -> dict[str, str]:
-    """Environment in which the two processes hear each other and nobody else."""
+def _isolation(domain_id: int, logs: Path) -> dict[str, str]:
+    """Environment in which the two processes hear each other and nobody else, and keep their logs."""
     return {
         "ROS_DOMAIN_ID": str(domain_id),
+        "ROS_LOG_DIR": str(logs),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTDDS_DEFAULT_PROFILES_FILE": str(share.find("config/fastdds_shm.xml")),
     }
@@ -175,8 +188,7 @@ def _prepared(out: Path) -> DriveFiles:
 
 def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, str]:
     """Pose of the camera, None where it cannot be told, and a line that says where it is from."""
-    calibration = drive.first.calibration
-    if calibration is None:
+    if drive.first.info is None:
         return None, "No drivable area: the bag has no camera_info."
     in_bag = drive.bag.count(drive.topic)
     step = max(1, in_bag // POSE_FRAMES)
@@ -189,11 +201,9 @@ def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, 
         progress("camera pose", total, total)
 
     try:
-        camera = CameraModel(
-            calibration.width, calibration.height, calibration.K, calibration.D, calibration.distortion_model
-        )
+        camera = CameraModel(*intrinsics(drive.first.info, rectified=drive.rectified))
         pose = estimate_lane_pose(pictures(), camera, lane_width_m=LANE_WIDTH_M)
-    except CalibrationError as error:
+    except (CalibrationError, InputError) as error:  # such as a camera_info of another size than the pictures
         return None, f"No drivable area: {error}."
     return pose, (
         f"The camera's pose is an estimate from lane lines, not a calibration: {pose.height_m:.2f} m above the road, "
@@ -205,8 +215,9 @@ def _estimate_pose(drive: _Drive, progress: Progress) -> tuple[LanePose | None, 
 def _parameters(settings: DemoSettings, drive: _Drive, pose: LanePose | None) -> dict[str, Any]:
     parameters: dict[str, Any] = {  # Any: what ROS parameters hold
         "cameras": ["front"],
-        "front.image_topic": drive.topic.removesuffix("/compressed"),
+        "front.image_topic": drive.base,
         "front.transport": "compressed" if drive.first.kind == COMPRESSED_IMAGE else "raw",
+        "front.rectified": drive.rectified,
         "input_reliability": "reliable",  # every frame shall be processed
         "model": settings.model,
         "device": settings.device,
@@ -232,6 +243,7 @@ def _facts(
             "name": diagnostics.get("model", settings.model),
             "weights, SHA-256": diagnostics.get("model_sha256", "not reported"),
             "device": diagnostics.get("device", settings.device),
+            "last fault that the node reported": diagnostics.get("last_error") or "none",
         },
         "Recording": {
             "bag": settings.bag.name,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import array
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import rclpy
@@ -18,9 +17,9 @@ from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReli
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float64, String
 
-from mfuser_ros.bags.calibration import CameraCalibration
-from mfuser_ros.bags.read import COMPRESSED_IMAGE, Frame
+from mfuser_ros.bags.read import Frame
 from mfuser_ros.errors import InputError, NodeError
+from mfuser_ros.node import exchange
 
 Output = Literal["mask", "confidence", "grid", "contacts"]
 
@@ -34,25 +33,6 @@ TIMES = (
 
 INTRODUCTION_S = 0.5
 """How long CameraInfo alone is sent before the first picture."""
-
-CONTACT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("class_id", "u1")])
-
-
-class Grid(NamedTuple):
-    """An OccupancyGrid.
-
-    Attributes:
-        occupancy: int8 (rows, cols), row is y, column is x: -1 unknown, 0 free, 100 occupied.
-        resolution: side of a cell, metres.
-        x_min, y_min: corner of cell (0, 0), metres.
-        frame_id: of the coordinates.
-    """
-
-    occupancy: np.ndarray
-    resolution: float
-    x_min: float
-    y_min: float
-    frame_id: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +53,7 @@ class Answer:
     mask: np.ndarray
     mask_frame_id: str
     confidence: np.ndarray | None
-    grid: Grid | None
+    grid: exchange.Grid | None
     contacts: np.ndarray | None
     round_trip_ms: float
 
@@ -197,12 +177,12 @@ class Player:
             yield self._ask(frame, deadline_s)
 
     def _ask(self, frame: Frame, deadline_s: float) -> Answer:
-        if frame.calibration is not None:
-            info = _info_message(frame, frame.calibration)
+        if frame.info is not None:
+            info = exchange.info_message(frame, frame.info)
             self._infos.publish(info)
             if not self._introduced:
                 self._introduce(info, deadline_s)
-        message = _image_message(frame)
+        message = exchange.image_message(frame)
         sent_s = time.monotonic()
         self._images.publish(message)
         for name in self._wanted:
@@ -216,11 +196,11 @@ class Player:
             arrived.clear()
         return Answer(
             frame,
-            mask=_pixels(got["mask"]),
+            mask=exchange.pixels(got["mask"]),
             mask_frame_id=got["mask"].header.frame_id,
-            confidence=_pixels(got["confidence"]) if "confidence" in got else None,
-            grid=_grid(got["grid"]) if "grid" in got else None,
-            contacts=_contacts(got["contacts"]) if "contacts" in got else None,
+            confidence=exchange.pixels(got["confidence"]) if "confidence" in got else None,
+            grid=exchange.grid(got["grid"]) if "grid" in got else None,
+            contacts=exchange.contacts(got["contacts"]) if "contacts" in got else None,
             round_trip_ms=(self._mask_at_s.pop(frame.stamp_ns) - sent_s) * 1e3,
         )
 
@@ -300,65 +280,3 @@ def _latched() -> QoSProfile:
         reliability=QoSReliabilityPolicy.RELIABLE,
         durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
     )
-
-
-def _stamp(message: Any, frame: Frame, frame_id: str) -> None:
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(frame.stamp_ns, 10**9)
-    message.header.frame_id = frame_id
-
-
-def _image_message(frame: Frame) -> CompressedImage | Image:
-    recorded = frame.message
-    message: Any = CompressedImage() if frame.kind == COMPRESSED_IMAGE else Image()
-    _stamp(message, frame, frame.frame_id)
-    if frame.kind == COMPRESSED_IMAGE:
-        message.format = recorded.format
-    else:
-        message.height, message.width, message.step = int(recorded.height), int(recorded.width), int(recorded.step)
-        message.encoding, message.is_bigendian = recorded.encoding, int(recorded.is_bigendian)
-    content = array.array("B")
-    content.frombytes(np.ascontiguousarray(recorded.data).data)  # a setter fed anything else copies byte by byte
-    message.data = content
-    return message
-
-
-def _info_message(frame: Frame, calibration: CameraCalibration) -> CameraInfo:
-    message = CameraInfo()
-    _stamp(message, frame, calibration.frame_id or frame.frame_id)
-    message.width, message.height = calibration.width, calibration.height
-    message.distortion_model = calibration.distortion_model
-    message.d = array.array("d", calibration.D.tolist())
-    message.k, message.r, message.p = (
-        matrix.reshape(-1).tolist() for matrix in (calibration.K, calibration.R, calibration.P)
-    )
-    return message
-
-
-def _pixels(message: Image) -> np.ndarray:
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    return rows[:, : message.width]
-
-
-def _grid(message: OccupancyGrid) -> Grid:
-    info = message.info
-    return Grid(
-        np.frombuffer(message.data, np.int8).reshape(info.height, info.width),
-        float(info.resolution),
-        float(info.origin.position.x),
-        float(info.origin.position.y),
-        str(message.header.frame_id),
-    )
-
-
-def _contacts(message: PointCloud2) -> np.ndarray:
-    offsets = {field.name: field.offset for field in message.fields}
-    layout = np.dtype(
-        {
-            "names": list(CONTACT.names or ()),
-            "formats": [CONTACT[name] for name in CONTACT.names or ()],
-            "offsets": [offsets[name] for name in CONTACT.names or ()],
-            "itemsize": message.point_step,
-        }
-    )
-    points = np.frombuffer(message.data, layout, count=message.width * message.height)
-    return np.stack([points[name].astype(np.float32) for name in CONTACT.names or ()], axis=1)

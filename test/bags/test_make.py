@@ -23,7 +23,7 @@ def test_frame_i_is_stamped_start_plus_i_periods(tmp_path):
     assert {frame.frame_id for frame in frames} == {"front_camera_optical_frame"}
     assert [info.header.stamp.nanosec for info in infos] == [0, 120_000_000, 240_000_000]
     assert {info.header.frame_id for info in infos} == {"front_camera_optical_frame"}
-    assert frames[0].calibration.K[0, 0] == 9
+    assert frames[0].info.k[0] == 9
 
 
 def test_jpeg_keeps_the_order_of_the_colours(tmp_path):

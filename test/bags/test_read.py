@@ -25,7 +25,7 @@ def write_drive(path, *, storage="mcap", topics=("/front/image_raw",)):
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_frames_come_in_order_with_stamp_frame_and_newest_calibration(tmp_path, storage):
+def test_frames_come_in_order_with_stamp_frame_and_newest_camera_info(tmp_path, storage):
     write_drive(tmp_path / "bag", storage=storage)
     with BagReader(tmp_path / "bag") as bag:
         first, second = bag.frames("/front/image_raw")
@@ -36,8 +36,8 @@ def test_frames_come_in_order_with_stamp_frame_and_newest_calibration(tmp_path, 
     assert (second.index, second.stamp_ns, second.frame_id) == (1, SECOND_NS + 5, "b")
     assert set(first.message.data) == {1}
     assert set(second.message.data) == {2}
-    assert first.calibration.K[0, 0] == 10  # none had come yet: the first of the bag
-    assert second.calibration.K[0, 0] == 20
+    assert first.info.k[0] == 10  # none had come yet: the first of the bag
+    assert second.info.k[0] == 20
 
 
 @pytest.mark.parametrize(("storage", "file"), [("mcap", "bag.mcap"), ("sqlite3", "bag.db3")])
@@ -60,7 +60,7 @@ def test_topics_are_listed_by_name(tmp_path):
 def test_camera_without_calibration_has_none(tmp_path):
     write_drive(tmp_path / "bag", topics=("/rear/image_raw",))
     with BagReader(tmp_path / "bag") as bag:
-        assert [frame.calibration for frame in bag.frames("/rear/image_raw")] == [None, None]
+        assert [frame.info for frame in bag.frames("/rear/image_raw")] == [None, None]
 
 
 def test_several_cameras_must_be_told_apart(tmp_path):

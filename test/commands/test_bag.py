@@ -54,7 +54,7 @@ def test_calibration_and_names_are_recorded(video, tmp_path):
     with BagReader(tmp_path / "bag" / "bag.db3") as bag:
         frame = next(bag.frames("/rear/raw/compressed"))
     assert frame.frame_id == "rear"
-    assert frame.calibration.K[0, 2] == 31.5
+    assert frame.info.k[2] == 31.5
 
 
 def test_folder_of_pictures_is_taken_in_the_order_of_the_names(tmp_path):

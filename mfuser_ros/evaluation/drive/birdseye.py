@@ -71,13 +71,20 @@ class BirdsEye:
         left, top = self._offset
         panel[top : top + self._inner[1], left : left + self._inner[0]] = enlarged
         self._draw_rings(panel)
-        for x, y, _, class_id in contacts:
-            if self._x_min <= x <= self._x_max and self._y_min <= y <= self._y_max:
-                centre = self._pixel(float(x), float(y))
-                cv2.circle(panel, centre, 4, INK, -1, cv2.LINE_AA)
-                cv2.circle(panel, centre, 3, self._palette[int(class_id)].tolist(), -1, cv2.LINE_AA)
+        self._draw_contacts(panel, contacts)
         self._draw_vehicle(panel)
         return panel
+
+    def _draw_contacts(self, panel: np.ndarray, contacts: np.ndarray) -> None:
+        dots = [
+            (self._pixel(float(x), float(y)), self._palette[int(class_id)].tolist())
+            for x, y, _, class_id in contacts
+            if self._x_min <= x <= self._x_max and self._y_min <= y <= self._y_max
+        ]
+        for centre, _ in dots:  # all rims first, or those of a dense row would cover its dots
+            cv2.circle(panel, centre, 4, INK, -1, cv2.LINE_AA)
+        for centre, colour in dots:
+            cv2.circle(panel, centre, 3, colour, -1, cv2.LINE_AA)
 
     def _draw_rings(self, panel: np.ndarray) -> None:
         centre = self._pixel(0.0, 0.0)

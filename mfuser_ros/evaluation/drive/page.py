@@ -19,6 +19,9 @@ from mfuser_ros.vocabulary import Vocabulary
 SMALLEST_SHARE = 0.001
 """Classes below this share of all pixels are left out of the chart; the table has them."""
 
+SMALLEST_ROW = 5e-5
+"""Classes below this share would read 0.00 % in the table."""
+
 STILL_WIDTH = 1280  # pixels
 
 
@@ -93,7 +96,7 @@ def _share_rows(record: DriveRecord) -> list[tuple[str, str, float]]:
         (name, colour, float(share))
         for (name, colour), share in zip(_named_colours(record.vocabulary), record.mean_shares(), strict=True)
     ]
-    return sorted((row for row in rows if row[2] > 0), key=lambda row: -row[2])
+    return sorted((row for row in rows if row[2] >= SMALLEST_ROW), key=lambda row: -row[2])
 
 
 def _named_colours(vocabulary: Vocabulary) -> list[tuple[str, str]]:
@@ -166,7 +169,14 @@ def _drivable_chart(record: DriveRecord) -> go.Figure:
     figure.update_layout(
         hovermode="x unified",
         yaxis={"title": "free way ahead, m", "rangemode": "tozero"},
-        yaxis2={"title": "free area, m²", "rangemode": "tozero", "overlaying": "y", "side": "right", "showgrid": False},
+        yaxis2={
+            "title": "free area, m²",
+            "rangemode": "tozero",
+            "overlaying": "y",
+            "tickmode": "auto",
+            "side": "right",
+            "showgrid": False,
+        },
         legend={"orientation": "h", "y": 1.12},
     )
     return figure

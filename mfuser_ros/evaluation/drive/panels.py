@@ -19,6 +19,7 @@ HEADER = 50
 CAPTION = 28
 GRID = (400, 600)  # width, height of the bird's-eye panel, pixels
 PICTURE_WIDTH = (SIZE[0] - 4 * MARGIN - GRID[0]) // 2
+PICTURE_HEIGHT = 470  # at most, or the legend would not fit
 FAINT = (150, 160, 172)
 LEGEND_COLUMNS = 5
 BAR = 90  # pixels that stand for a share of 1 in the legend's bars
@@ -69,7 +70,8 @@ class Composer:
             notes: lines below the legend, such as where the camera's pose is from.
         """
         self._vocabulary, self._frames, self._birds_eye = vocabulary, frames, birds_eye
-        self._picture = (PICTURE_WIDTH, min(round(PICTURE_WIDTH * picture_size[1] / picture_size[0]), 470))
+        scale = min(PICTURE_WIDTH / picture_size[0], PICTURE_HEIGHT / picture_size[1])
+        self._picture = (round(picture_size[0] * scale), round(picture_size[1] * scale))
         self._top = HEADER + CAPTION
         self._lefts = (MARGIN, 2 * MARGIN + PICTURE_WIDTH, 3 * MARGIN + 2 * PICTURE_WIDTH)
         self._base = np.full((SIZE[1], SIZE[0], 3), BACKGROUND, np.uint8)
@@ -91,14 +93,15 @@ class Composer:
         coloured = overlay(shot.picture, shot.mask, self._vocabulary, alpha=0.55)
         coloured = cv2.resize(coloured, self._picture, interpolation=cv2.INTER_AREA)
         for left, panel in zip(self._lefts, (picture, coloured), strict=False):
-            canvas[self._top : self._top + height, left : left + width] = panel
+            x = left + (PICTURE_WIDTH - width) // 2
+            canvas[self._top : self._top + height, x : x + width] = panel
         left = self._lefts[2]
         if shot.occupancy is not None and self._birds_eye is not None:
             canvas[self._top : self._top + GRID[1], left : left + GRID[0]] = self._birds_eye.draw(
                 shot.occupancy, shot.contacts
             )
         else:
-            draw_text(canvas, "no grid: the camera is not calibrated", (left, self._top + 8), size=18, colour=FAINT)
+            draw_text(canvas, "no grid, see below", (left, self._top + 8), size=18, colour=FAINT)
         self._draw_figures(canvas, shot)
         self._draw_bars(canvas, shot.record.shares)
         return canvas

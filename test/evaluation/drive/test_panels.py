@@ -36,6 +36,22 @@ def test_picture_classes_and_grid_stand_side_by_side():
     assert tuple(canvas[row, 3 * MARGIN + 2 * PICTURE_WIDTH + 50]) == FREE
 
 
+def test_tall_picture_keeps_its_shape():
+    drawn = Composer(CLASSES, title="A drive", frames=1, picture_size=(100, 100), birds_eye=None)
+    square = Shot(
+        np.full((100, 100, 3), 200, np.uint8),
+        np.full((100, 100), 255, np.uint8),
+        None,
+        np.zeros((0, 4), np.float32),
+        FrameRecord(0.0, 1.0, class_shares(np.full((100, 100), 255, np.uint8), 19), None, None, None),
+        1,
+    )
+    panel = drawn.draw(square)[TOP : TOP + 470, MARGIN : MARGIN + PICTURE_WIDTH]
+    columns = np.flatnonzero((panel == 200).all(axis=(0, 2)))
+    assert len(columns) == 470
+    assert columns[0] == (PICTURE_WIDTH - 470) // 2
+
+
 def test_unknown_pixels_show_the_picture():
     canvas = with_grid().draw(shot(occupancy=np.zeros((150, 225), np.int8), mask_id=255))
     assert tuple(canvas[TOP + 100, 2 * MARGIN + PICTURE_WIDTH + 50]) == (200, 100, 50)
