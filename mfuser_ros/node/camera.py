@@ -106,8 +106,12 @@ class Camera:
     def tell_condition(self, fault: Fault) -> None:
         """Raise a lasting fault, and log it when it is new."""
         if self.health.set_condition(fault):
-            log = self._logger.error if fault.level == Level.ERROR else self._logger.warning
-            log(f"{self.settings.name}: {fault}")
+            text = f"{self.settings.name}: {fault}"
+            # two lines, because rclpy raises where one line of code logs with two severities
+            if fault.level == Level.ERROR:
+                self._logger.error(text)
+            else:
+                self._logger.warning(text)
 
     def drop(self, counter: str, fault: Fault) -> None:
         """A picture gives no mask; `counter` is dropped_bad or dropped_late."""
