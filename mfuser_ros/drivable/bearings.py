@@ -44,7 +44,7 @@ def plan_bearings(mounted: MountedCamera, max_pixel_length: float) -> Bearings |
     pixels = mounted.project(points)
     with np.errstate(invalid="ignore"):
         inside = camera.contains(pixels) & (mounted.pixel_length(points) <= max_pixel_length)
-    if not inside.any():
+    if not inside[:, 1:].any():  # range 0 is one point
         return None
     angles, full_turn = _spread_bearings(coarse, pixels, inside)
     ranges = mounted.height_m * np.tan(_spread_levels(slant, pixels, inside))
