@@ -19,7 +19,7 @@ import mfuser_ros
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ("config", "launch", "models")
 INSIDE_ROS = {
-    "ament_index_python", "autoware_internal_debug_msgs", "cv_bridge", "rclpy", "tf2_ros", "tf2_msgs", "vision_msgs",
+    "ament_index_python", "autoware_internal_debug_msgs", "cv_bridge", "launch", "launch_ros", "rclpy", "tf2_ros", "tf2_msgs", "vision_msgs",
 }  # fmt: skip
 TRANSITIVE = {"torchvision": "timm"}  # imported to be mended, because timm imports it
 
@@ -132,15 +132,16 @@ def test_torch_is_pinned_with_its_torchvision_for_every_build():
     assert pins()["torchvision"] == ["torchvision==0.28.0"]
 
 
-def test_every_import_is_a_requirement():
+@pytest.mark.parametrize(("folder", "extras"), [("mfuser_ros", ("ros", "cuda")), ("test", ("ros", "cuda", "test"))])
+def test_every_import_is_a_requirement(folder, extras):
     parser = settings()
     required = set(names(parser["options"]["install_requires"]))
-    for extra in ("ros", "cuda"):
+    for extra in extras:
         required |= set(names(parser["options.extras_require"][extra]))
     provided = importlib.metadata.packages_distributions()
 
     missing = set()
-    for name in imported() - INSIDE_ROS - set(TRANSITIVE):
+    for name in imported(folder) - INSIDE_ROS - set(TRANSITIVE):
         distributions = {re.sub(r"[-_.]+", "-", entry).lower() for entry in provided.get(name, [name])}
         distributions |= {f"ros-{entry}" for entry in distributions}
         if not distributions & required:
@@ -148,13 +149,15 @@ def test_every_import_is_a_requirement():
     assert sorted(missing) == []
 
 
-def imported() -> set[str]:
-    """Top-level names of other packages that the package imports anywhere."""
+def imported(folder: str = "mfuser_ros") -> set[str]:
+    """Top-level names of other packages that the Python files of a folder import anywhere."""
+    files = list((ROOT / folder).rglob("*.py"))
+    own = {"mfuser_ros", "conftest"} | {file.stem for file in files if folder == "test"}
     found: set[str] = set()
-    for file in (ROOT / "mfuser_ros").rglob("*.py"):
+    for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
-    return found - set(sys.stdlib_module_names) - {"mfuser_ros"}
+    return found - set(sys.stdlib_module_names) - own
