@@ -19,8 +19,16 @@ import mfuser_ros
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ("config", "launch", "models")
 INSIDE_ROS = {
-    "ament_index_python", "autoware_internal_debug_msgs", "cv_bridge", "launch", "launch_ros", "rclpy", "tf2_ros", "tf2_msgs", "vision_msgs",
-}  # fmt: skip
+    "ament_index_python",
+    "autoware_internal_debug_msgs",
+    "cv_bridge",
+    "launch",
+    "launch_ros",
+    "rclpy",
+    "tf2_msgs",
+    "tf2_ros",
+    "vision_msgs",
+}
 TRANSITIVE = {"torchvision": "timm"}  # imported to be mended, because timm imports it
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.cfg").exists(), reason="needs the source checkout")
