@@ -25,7 +25,10 @@ def test_every_shipped_set_loads() -> None:
 
 
 def test_fine_labels_are_the_vocabulary() -> None:
-    assert tuple(label.name for label in _shipped("cityscapes256").labels) == load().names
+    assert (
+        tuple(label.name for label in _shipped("cityscapes256").labels)
+        == load(CONFIGS.parent / "vocabulary.yaml").names
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from mfuser_ros.network.config import SMALL
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.vocabulary import load
 
-CITYSCAPES = load_config(Path(__file__).parents[2] / "config" / "datasets" / "cityscapes256.yaml")
+CONFIGS = Path(__file__).parents[2] / "config" / "datasets"
+CITYSCAPES = load_config(CONFIGS / "cityscapes256.yaml")
 
 
 def _overconfident(temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,8 +69,9 @@ def test_set_without_labels_is_refused() -> None:
 
 def test_fit_is_written_into_the_models_yaml(tmp_path: Path) -> None:
     torch.manual_seed(0)
+    names = load(CONFIGS.parent / "vocabulary.yaml").names
     card = ModelCard(
-        name="small", architecture=SMALL, vocabulary=load().names, threshold=0, temperature=1, licence="none",
+        name="small", architecture=SMALL, vocabulary=names, threshold=0, temperature=1, licence="none",
         provenance="random",
     )  # fmt: skip
     path = tmp_path / "small.safetensors"
