@@ -63,7 +63,7 @@ def test_size_may_change_from_picture_to_picture(bench):
 
 
 def test_compressed_picture_is_segmented(bench):
-    bench = bench(**{"front__transport": "compressed"})
+    bench = bench(front__transport="compressed")
     rgb = picture()
 
     header = bench.send_compressed(cv2.imencode(".png", rgb[..., ::-1])[1].tobytes(), "png")
@@ -107,7 +107,12 @@ def test_camera_info_goes_out_under_the_header_of_the_picture(bench, road):
 
     info = bench.infos[-1]
     assert info.header in [mask.header for mask in bench.masks]
-    assert (info.height, info.width, info.distortion_model, list(info.d)) == (240, 320, "rational_polynomial", [0.01] * 8)
+    assert (info.height, info.width, info.distortion_model, list(info.d)) == (
+        240,
+        320,
+        "rational_polynomial",
+        [0.01] * 8,
+    )
 
 
 def test_grid_is_the_drivable_area_of_the_mask(bench, road, forward):
@@ -131,7 +136,7 @@ def test_grid_is_the_drivable_area_of_the_mask(bench, road, forward):
 
 
 def test_grid_is_right_by_hand(bench, road, forward):
-    """The car ends 29.5 px, the road begins 30.5 px below the middle: 1.5 m * 300 px / 30 px = 15 m, 14.75 to 15.25 m."""
+    """The car ends 29.5 px and the road begins 30.5 px below the middle: 1.5 m * 300 px / 30 px = 15 m ahead."""
     bench = bench(front__pose=forward)
 
     grid = cells(bench.segment_with_grid(road))
