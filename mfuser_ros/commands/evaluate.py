@@ -21,10 +21,13 @@ def evaluate(
     ],
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
-    out: Annotated[Path | None, typer.Option(help="Folder for summary.json (a folder in it for each of several).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for summary.json.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threshold: Annotated[float, typer.Option(help="Less probable pixels are unknown, which counts as wrong.")] = 0.0,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the network's input instead of the set's.")] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
+    ] = False,
     quiet: Annotated[bool, typer.Option(help="Print no table.")] = False,
 ) -> None:
     """Score a model on data sets: one pass over each whole picture, one confusion matrix over the set.
@@ -34,6 +37,9 @@ def evaluate(
     try:
         for source in inputs:
             config, dataset = _open(source, data)
+            if calibrate:
+                _calibrate(config, dataset, model, device, _parsed(size) or config.size, quiet=quiet)
+                continue
             summary = _evaluate_one(source, config, dataset, model, device, threshold, _parsed(size) or config.size)
             if not quiet:
                 _print_table(summary)
@@ -56,7 +62,8 @@ def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
     name, _, split = source.rpartition("/")
     if not name:
         config = load_config(source)
-        raise DatasetError(f"{source}: which split? choose one of {', '.join(f'{source}/{key}' for key in config.splits)}")
+        choices = ", ".join(f"{source}/{key}" for key in config.splits)
+        raise DatasetError(f"{source}: which split? choose one of {choices}")
     config = load_config(name)
     return config, open_split(config, split, data)
 
@@ -95,6 +102,26 @@ def _evaluate_one(
             "size": list(size), "threshold": threshold, "precision": segmenter.precision, "device": segmenter.device,
         },
     )  # fmt: skip
+
+
+def _calibrate(
+    config: DatasetConfig, dataset: PackedDataset, model: str, device: str, size: tuple[int, int], *, quiet: bool
+) -> None:
+    from mfuser_ros.checkpoints.store import load_model, locate  # noqa: PLC0415
+    from mfuser_ros.evaluation.calibration import fit, write_fit  # noqa: PLC0415
+    from mfuser_ros.evaluation.dataset import network_probabilities  # noqa: PLC0415
+    from mfuser_ros.inference.loading import choose_device  # noqa: PLC0415
+
+    path = locate(model)
+    target = choose_device(device)
+    network, _ = load_model(path)
+    fitted = fit(dataset, config, network_probabilities(network.to(target), target, size))
+    write_fit(path, fitted)
+    if not quiet:
+        print(
+            f"{path.with_suffix('.yaml')}: temperature {fitted.temperature:g}, threshold {fitted.threshold:g} "
+            f"(negative log likelihood {fitted.nll_before:.4f} -> {fitted.nll_after:.4f}, {fitted.pixels} pixels)"
+        )
 
 
 def _print_table(summary: dict[str, Any]) -> None:  # JSON

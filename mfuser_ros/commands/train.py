@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from mfuser_ros.network.model import MFuser
     from mfuser_ros.training.config import TrainConfig
-    from mfuser_ros.training.loop import Validate
+    from mfuser_ros.training.loop import Report, Validate
 
 
 def train(
@@ -25,11 +26,14 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
     towers: Annotated[Path, typer.Option(help="Folder of the pretrained towers and text embeddings.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, state and log.")],
-    minutes: Annotated[float | None, typer.Option(help="Length of the whole schedule; ends it before its steps.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Length of the whole schedule; ends it before its steps.")
+    ] = None,
     session_minutes: Annotated[float | None, typer.Option(help="Stop and save after so long, to be resumed.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the schedule instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")] = None,
     resume: Annotated[Path | None, typer.Option(help="state.pt to go on from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights (.safetensors) to begin a new schedule from.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     eager: Annotated[bool, typer.Option(help="Do not record the step as a CUDA graph.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing; log.jsonl is written all the same.")] = False,
@@ -47,18 +51,20 @@ def train(
         if seed is not None:
             recipe = recipe.model_copy(update={"seed": seed})
         target = choose_device(device)
-        train(
-            recipe,
-            data=data,
-            towers=towers,
-            out=out,
-            device=target,
-            limits=Limits(steps or recipe.steps, minutes, session_minutes),
-            eager=eager,
-            resume=resume,
-            validate=_validation(recipe, data, target),
-            report=None if quiet else _print_row,
-        )
+        with _reporting(quiet) as report:
+            train(
+                recipe,
+                data=data,
+                towers=towers,
+                out=out,
+                device=target,
+                limits=Limits(steps or recipe.steps, minutes, session_minutes),
+                eager=eager,
+                resume=resume,
+                start=start,
+                validate=_validation(recipe, data, target),
+                report=report,
+            )
     except MFuserError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
@@ -87,8 +93,39 @@ def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Valida
     return validate
 
 
+@contextmanager
+def _reporting(quiet: bool) -> Iterator[Report | None]:
+    """A progress bar with losses and the time that is left on a terminal, plain lines elsewhere."""
+    if quiet:
+        yield None
+        return
+    if not sys.stdout.isatty():
+        yield _print_row
+        return
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+
+    columns = (BarColumn(), TextColumn("{task.percentage:.1f} %"), TextColumn("{task.description}"))
+    with Progress(*columns) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def show(row: Mapping[str, Any]) -> None:
+            if "progress" in row:
+                left = f"{row['eta_s'] // 60} min {row['eta_s'] % 60} s left"
+                text = f"step {row['step']}, loss {row['total']:.3f}, {row['steps_per_s']:.1f} steps/s, {left}"
+                bar.update(task, completed=row["progress"], description=text)
+            else:
+                bar.console.print(_line(row))
+
+        yield show
+
+
 def _print_row(row: Mapping[str, Any]) -> None:
-    print("  ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()), flush=True)
+    print(_line(row), flush=True)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    words = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
+    return "  ".join(words)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,9 @@ def load_config(name_or_path: str | Path) -> DatasetConfig:
     try:
         return DatasetConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except OSError as error:
-        known = ", ".join(sorted(path.stem for path in share.find("config/datasets").glob("*.yaml")))
-        raise DatasetError(f"{file}: cannot be read ({error.strerror}): give a YAML file or one of {known}") from error
+        raise DatasetError(
+            f"{file}: cannot be read ({error.strerror}): give the name of a set in config/datasets or a YAML file"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file}: is no YAML ({' '.join(str(error).split())}): see config/datasets") from error
     except ValidationError as error:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from mfuser_ros.drivable.boundary import Sweep
+from mfuser_ros.drivable.contacts import STANDS_SURELY
 from mfuser_ros.drivable.grid import FREE_CELL, OCCUPIED_CELL, UNKNOWN_CELL, GridSpec
 from mfuser_ros.drivable.view import Meaning, View, ViewPlan, plan_view
 from mfuser_ros.errors import ConfigurationError
@@ -70,7 +71,7 @@ class DrivableArea:
         self.max_pixel_length = float(max_pixel_length)
         self._meaning = _meaning(vocabulary, free_roles, min_confidence)
         self._sweep = Sweep.plan(spec)
-        self._plans: OrderedDict[tuple[object, ...], ViewPlan] = OrderedDict()
+        self._plans: OrderedDict[tuple[object, ...], ViewPlan | None] = OrderedDict()
 
     def update(self, views: Sequence[View]) -> DrivableResult:
         """The drivable area in these views, which were taken at one moment. Nothing is kept but plans.
@@ -89,11 +90,13 @@ class DrivableArea:
         for view in views:
             view.check()
             plan = self._plan(view)
+            if plan is None:
+                continue
             sight = plan.look(view.mask, view.confidence, self._meaning)
             free.reshape(-1)[sight.free] = 1
             blind |= plan.blind
-            occupied.append(sight.occupied)
-            contacts.append(sight.contacts)
+            occupied.append(sight.contacts.cells)
+            contacts.append(sight.contacts.points)
         for cells in occupied:
             free.reshape(-1)[cells] = 0
         occupancy = np.full(shape, UNKNOWN_CELL, np.int8)
@@ -102,23 +105,21 @@ class DrivableArea:
             occupancy.reshape(-1)[cells] = OCCUPIED_CELL
         return DrivableResult(occupancy, np.concatenate(contacts), self._sweep.outline(occupancy))
 
-    def _plan(self, view: View) -> ViewPlan:
+    def _plan(self, view: View) -> ViewPlan | None:
         pose = np.asarray(view.T_vehicle_camera, np.float64)
         key = (*view.camera.key, pose.shape, pose.tobytes())
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = plan_view(view.camera, pose, self.spec, self.max_pixel_length)
-            self._plans[key] = plan
+        if key not in self._plans:
+            self._plans[key] = plan_view(view.camera, pose, self.spec, self.max_pixel_length)
             if len(self._plans) > _PLANS_KEPT:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)
-        return plan
+        return self._plans[key]
 
 
 def _meaning(vocabulary: Vocabulary, free_roles: Sequence[str], min_confidence: float) -> Meaning:
     not_free, stands = np.ones(256, np.uint8), np.zeros(256, np.uint8)
     not_free[list(vocabulary.ids_with_role(free_roles))] = 0
-    stands[list(vocabulary.ids_with_role(STANDING_ROLES))] = 1
+    stands[list(vocabulary.ids_with_role(STANDING_ROLES))] = STANDS_SURELY
     enough = np.flatnonzero(np.arange(256) / 255 >= min_confidence)[0]
     return Meaning(not_free, stands, int(enough) - 1)
 

@@ -19,15 +19,18 @@ _COARSE_BEARINGS = 720
 _COARSE_LEVELS = 256
 _FARTHEST_M = 1000.0  # a ray so flat is at the horizon
 
+HEADING_SCALE = 64
+
 
 class Bearings(NamedTuple):
     """A polar lattice round the camera's foot whose neighbours lie at most about a pixel apart in the picture."""
 
     angles: np.ndarray  # (B,) ascending, radians in the vehicle frame, less than a turn from first to last
     ranges: np.ndarray  # (K,) ascending distances from the foot, metres
-    pixels: np.ndarray  # (B, K) int32 flat index row * width + column of the nearest pixel, -1 outside or too far
+    pixels: np.ndarray  # (B, K) int64 flat index row * width + column of the nearest pixel, -1 outside or too far
     crossing: np.ndarray  # (B, K) float32 range where the line passes into this sample's pixel; NaN if cut off before
     span: np.ndarray  # (B, K) float32 ground metres of one pixel at that place
+    heading: np.ndarray  # (B, K, 2) int8 direction of the line in the picture, 64ths of a pixel per pixel of way
     entry_range: np.ndarray  # (B,) range where the bearing enters the picture at its near edge; 0 if it does not
     full_turn: bool  # the bearings go all the way round
 
@@ -41,7 +44,7 @@ def plan_bearings(mounted: MountedCamera, max_pixel_length: float) -> Bearings |
     pixels = mounted.project(points)
     with np.errstate(invalid="ignore"):
         inside = camera.contains(pixels) & (mounted.pixel_length(points) <= max_pixel_length)
-    if not inside.any():
+    if not inside[:, 1:].any():  # range 0 is one point
         return None
     angles, full_turn = _spread_bearings(coarse, pixels, inside)
     ranges = mounted.height_m * np.tan(_spread_levels(slant, pixels, inside))
@@ -92,7 +95,7 @@ def _spread_levels(slant: np.ndarray, pixels: np.ndarray, inside: np.ndarray) ->
     shift = np.maximum(np.where(near, np.nan_to_num(shift), 0.0).max(axis=0), 1e-3)
     walked = np.concatenate([[0.0], np.cumsum(shift)])
     count = max(3, int(np.ceil(walked[-1] / _SPACING)) + 1)
-    return np.interp(np.linspace(0, walked[-1], count), walked, slant[low : high + 1])
+    return np.asarray(np.interp(np.linspace(0, walked[-1], count), walked, slant[low : high + 1]))
 
 
 def _fine(
@@ -106,18 +109,21 @@ def _fine(
         span = np.concatenate([length[:, :1], length], axis=1)  # of the step that leads to each sample
         visible = camera.contains(pixels)
         inside = visible & (span <= max_pixel_length)
-    nearest = np.rint(np.where(inside[..., None], pixels, 0)).astype(np.int32)
-    flat = np.where(inside, nearest[..., 1] * camera.width + nearest[..., 0], -1).astype(np.int32)
+    nearest = np.rint(np.where(inside[..., None], pixels, 0)).astype(np.int64)
+    flat = np.where(inside, nearest[..., 1] * camera.width + nearest[..., 0], -1)
     crossing = np.full(flat.shape, np.nan, np.float32)
     crossing[:, 1:] = np.where(
         inside[:, 1:] & inside[:, :-1], ranges[:-1] + _crossed(pixels, nearest) * np.diff(ranges), np.nan
     )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        heading = np.nan_to_num(np.diff(pixels, axis=1) / shift[..., None])
     return Bearings(
         angles,
         ranges,
         flat,
         crossing,
         span.astype(np.float32),
+        np.rint(HEADING_SCALE * np.concatenate([heading[:, :1], heading], axis=1)).astype(np.int8),
         _entry_ranges(mounted, pixels, visible, ranges),
         full_turn,
     )
@@ -132,7 +138,7 @@ def _crossed(pixels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
     along = np.take_along_axis(step, axis, axis=-1)[..., 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(np.abs(along) > 1e-9, (border - start) / along, 0.5)
-    return np.clip(np.nan_to_num(share, nan=0.5), 0.0, 1.0)
+    return np.asarray(np.clip(np.nan_to_num(share, nan=0.5), 0.0, 1.0))
 
 
 def _entry_ranges(mounted: MountedCamera, pixels: np.ndarray, visible: np.ndarray, ranges: np.ndarray) -> np.ndarray:

@@ -76,4 +76,4 @@ class Sweep:
 
     def _points(self, rays: np.ndarray, distance: np.ndarray) -> np.ndarray:
         directions = np.stack([np.cos(self.angles[rays]), np.sin(self.angles[rays])], axis=-1)
-        return (directions * distance[:, None]).astype(np.float32)
+        return np.asarray(directions * distance[:, None], np.float32)

@@ -97,7 +97,8 @@ def network_probabilities(model: MFuser, device: torch.device, input_size: Size)
 
 def _stretched(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     shrinks = height * width < picture.shape[0] * picture.shape[1]
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation))
 
 
 def _batches(samples: Iterable[Sample], batch: int) -> Iterable[list[Sample]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ import torch
 from torch import Tensor
 
 from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints.store import ModelCard, read_tensors, save_model
+from mfuser_ros.checkpoints.store import ModelCard, fill, read_tensors, save_model
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import PRESETS
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.text import StoredTextQueries
 from mfuser_ros.network.towers import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.training.config import TowerFiles, TrainConfig
 from mfuser_ros.training.sources import load_source
@@ -72,12 +72,14 @@ def load_pretrained(model: MFuser, files: TowerFiles, folder: Path) -> None:
             raise ConfigurationError(f"{name}: only MobileNetV2 towers are filled from files: choose the preset small")
         load_mobilenet(tower, {key: value.float() for key, value in read_tensors(folder / name).items()})
     text = read_tensors(folder / files.text).get("text")
+    if not isinstance(model.text, StoredTextQueries):
+        raise ConfigurationError(f"{files.text}: the preset has a text tower of its own: choose the preset small")
     embeddings = model.text.embeddings
     if text is None or text.shape != embeddings.shape:
-        found = None if text is None else tuple(text.shape)
-        raise CheckpointError(f"{folder / files.text}: `text` has shape {found}, not {tuple(embeddings.shape)}")
-    with torch.no_grad():  # unit deviation: rows of length 1 are too small for the norms after them
-        embeddings.copy_(text * text.shape[1] ** 0.5)
+        found = "nothing" if text is None else f"shape {tuple(text.shape)}"
+        raise CheckpointError(f"{folder / files.text}: `text` is {found}, not of shape {tuple(embeddings.shape)}")
+    with torch.no_grad():
+        embeddings.copy_(text)
 
 
 def train(
@@ -90,6 +92,7 @@ def train(
     limits: Limits,
     eager: bool = False,
     resume: Path | None = None,
+    start: Path | None = None,
     validate: Validate | None = None,
     report: Report | None = None,
 ) -> MFuser:
@@ -104,7 +107,8 @@ def train(
         device: a GPU, or the CPU (slow, for tests).
         limits: steps and minutes.
         eager: do not record a CUDA graph.
-        resume: a `state.pt` to go on from.
+        resume: a `state.pt` to go on from, as if nothing had happened.
+        start: weights (.safetensors of this preset) to begin a new schedule from.
         validate: called with the average every few minutes and at the end; its numbers go into the log.
         report: called with each row of the log.
 
@@ -115,7 +119,10 @@ def train(
         DatasetError, CheckpointError, ConfigurationError, DeviceError: see the message.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = initial_model(config, towers).to(device)
+    model = initial_model(config, towers)
+    if start is not None:
+        fill(model, read_tensors(start), source=str(start))
+    model = model.to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own lack
     sources = [
@@ -146,9 +153,10 @@ class _Run:
 
     def __call__(self, *, eager: bool) -> MFuser:
         optimizer = self.config.optimizer
-        if not eager and self.limits.progress(self.done, self.elapsed_s) < 1:
+        progress = self.limits.progress(self.done, self.elapsed_s)
+        if not eager and progress < 1:
             warm_up = 4
-            self.step.set_rate(rate_share(self.done, 0, optimizer.warm_up_steps, optimizer.power) / warm_up)
+            self.step.set_rate(rate_share(self.done, progress, optimizer.warm_up_steps, optimizer.power))
             self.step.capture(warm_up)
             self.done += warm_up
         self.start = time.monotonic()  # compilation and recording are not training
@@ -213,7 +221,6 @@ class _Run:
         }
         _replace(self.out / STATE, lambda path: torch.save(state, path))
 
-
     def _card(self) -> ModelCard:
         sets = {source.dataset: load_config(source.dataset) for source in self.config.sources}
         terms = "; ".join(f"{name}: {dataset.licence}" for name, dataset in sets.items())
@@ -259,4 +266,4 @@ def _resume(step: Step, path: Path, config: TrainConfig) -> tuple[int, float]:
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
     part = path.with_name(path.name + ".part")
     write(part)
-    os.replace(part, path)
+    part.replace(path)

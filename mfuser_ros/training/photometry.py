@@ -99,8 +99,8 @@ class Photometry(nn.Module):
         """What JPEG leaves: 8x8 blocks of the cosine transform, rounded; quality 15 to 80, chroma at half size."""
         B, _, H, W = picture.shape
         quality = uniform(picture, 15, 80)
-        scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100  # libjpeg's rule
-        steps = (self.tables * scale[..., None].view(B, 1, 1, 1)).clamp_min(1)  # (B, 3, 8, 8)
+        scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor() / 100  # libjpeg's rule
+        steps = (self.tables * scale).round().clamp_min(1)  # (B, 3, 8, 8)
         planes = (self.ycbcr @ (picture * 255).flatten(2)).view_as(picture)
         chroma = F.interpolate(F.avg_pool2d(planes[:, 1:], 2), scale_factor=2, mode="nearest")
         planes = torch.cat([planes[:, :1] - 128, chroma], 1)

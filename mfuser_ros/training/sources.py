@@ -149,5 +149,3 @@ def _stacked(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndar
         picture[index, :, :h, :w] = sample.picture.transpose(2, 0, 1)
         label[index, :h, :w] = sample.label
     return picture, label, sizes.astype(np.float32)
-
-

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mfuser_ros.errors import DeviceError
@@ -45,7 +45,7 @@ class Step:
         averaged = dict(self.average.named_parameters())
         names = {parameter: name for name, parameter in model.named_parameters()}
         self._averaged = [averaged[names[parameter]] for parameter in self._trained]
-        self._average_weights = get_ema_multi_avg_fn(config.optimizer.ema)
+        self._average_weights = get_ema_multi_avg_fn(config.optimizer.ema)  # type: ignore[no-untyped-call]
         self._sums = torch.zeros(len(COLUMNS), device=device)
         self._steps = 0
         self._skip = torch.zeros((), device=device)
@@ -76,16 +76,16 @@ class Step:
         Raises:
             DeviceError: something in the step cannot be recorded.
         """
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own lack
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # type: ignore[no-untyped-call]  # torch's own lack
+        with torch.cuda.stream(stream):
             for _ in range(warm_up):
                 self()
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):  # type: ignore[no-untyped-call]
+            with torch.cuda.graph(graph):
                 self._run()
         except RuntimeError as error:
             raise DeviceError(f"the step cannot be recorded ({' '.join(str(error).split())}): use --eager") from error

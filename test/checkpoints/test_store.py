@@ -10,9 +10,20 @@ import yaml
 from mfuser_ros.checkpoints import ModelCard, load_model, locate, save_model, store
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network.config import (
-    CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, SMALL, Architecture, EnhancerConfig, EvaText, FusionConfig,
-    HeadConfig, PyramidNeck, TowerConfig, WindowInput,
-)  # fmt: skip
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SMALL,
+    Architecture,
+    EnhancerConfig,
+    EvaText,
+    FusionConfig,
+    HeadConfig,
+    PyramidNeck,
+    TowerConfig,
+    WindowInput,
+)
 from mfuser_ros.network.model import MFuser
 
 VIT = {"img_size": 60, "embed_dim": 24, "depth": 4, "num_heads": 2}
@@ -112,11 +123,11 @@ def test_saved_floats_are_fp16_and_nothing_else_lies_in_the_folder(saved):
 
 
 def test_name_is_looked_up_in_the_models_folder(saved, tmp_path, monkeypatch):
-    models = tmp_path / "prefix" / "share" / "mfuser_ros" / "models"
-    models.mkdir(parents=True)
+    models = tmp_path / "models"
+    models.mkdir()
     for file in (saved, saved.with_suffix(".yaml")):
         (models / file.name.replace("tiny", "tiny_of_this_test")).write_bytes(file.read_bytes())
-    monkeypatch.setattr(store.share, "find", lambda relative: models)
+    monkeypatch.setattr(store.share, "find", lambda relative: tmp_path / relative)  # not the shipped models
 
     assert locate("tiny_of_this_test") == models / "tiny_of_this_test.safetensors"
     assert load_model("tiny_of_this_test")[1].architecture == TINY

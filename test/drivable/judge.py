@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +26,16 @@ class Verdict:
 class Witness:
     """Sees the ground with OpenCV's own projection."""
 
-    def __init__(self, scene: Scene, camera: CameraModel, pose: np.ndarray, project) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        camera: CameraModel,
+        pose: np.ndarray,
+        project: Callable[[np.ndarray], np.ndarray],
+        rays: np.ndarray,
+    ) -> None:
         self.scene, self.camera, self.pose, self.project = scene, camera, pose, project
+        self.rays = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
         self.origin = pose[:3, 3]
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
@@ -34,9 +44,14 @@ class Witness:
         return self.project(solid @ self.pose[:3, :3]).reshape(points.shape)
 
     def pictured(self, points: np.ndarray) -> np.ndarray:
+        """Within the outermost pixel centres, and truly seen there: a lens polynomial may fold back."""
         uv = self.pixels(points)
         with np.errstate(invalid="ignore"):
-            return ((uv >= 0) & (uv <= [self.camera.width - 1, self.camera.height - 1])).all(axis=-1)
+            inside = ((uv >= 0) & (uv <= [self.camera.width - 1, self.camera.height - 1])).all(axis=-1)
+        column, row = np.moveaxis(np.rint(np.where(inside[..., None], uv, 0)).astype(int), -1, 0)
+        towards = np.concatenate([points, np.zeros((*points.shape[:-1], 1))], axis=-1) - self.origin
+        towards = towards @ self.pose[:3, :3] / np.linalg.norm(towards, axis=-1, keepdims=True)
+        return inside & (np.linalg.norm(towards - self.rays[row, column], axis=-1) < 0.02)
 
     def pixel_length(self, points: np.ndarray) -> np.ndarray:
         offset = points - self.origin[:2]
@@ -68,20 +83,20 @@ def judge(occupancy: np.ndarray, spec: GridSpec, witness: Witness, *, within: fl
     distance = np.linalg.norm(offset, axis=-1)
     outward = offset / np.maximum(distance, 1e-9)[..., None]
     length = witness.pixel_length(centres)
-    truth = witness.free(centres)
-    steady = np.ones_like(truth)
-    band = resolution + 1.5 * np.where(np.isfinite(length), length, 0.0)
-    for sideways in (-1, 0, 1):
-        across = np.stack([-outward[..., 1], outward[..., 0]], axis=-1) * sideways * resolution
-        for along in (-1.0, -0.5, 0.5, 1.0):
-            steady &= witness.free(centres + across + outward * (band * along)[..., None]) == truth
-    for dx in (-1, 0, 1):
-        for dy in (-1, 0, 1):
-            steady &= witness.free(centres + np.array([dx, dy]) * resolution) == truth
-    counted = steady & (distance <= within)
     claimed = occupancy == 0
-    union = (counted & (claimed | truth)).sum()
-    iou = float((counted & claimed & truth).sum() / union) if union else np.nan
+    band = resolution + 1.5 * np.where(np.isfinite(length), length, 0.0)
+    near = (distance <= within) & (claimed | witness.pictured(centres))  # elsewhere both say: not free
+    spots, away, reach = centres[near], outward[near], band[near][:, None]
+    aside = np.stack([-away[:, 1], away[:, 0]], axis=-1) * resolution
+    truth = witness.free(spots)
+    steady = np.ones_like(truth)
+    for sideways, along in itertools.product((-1, 0, 1), (-1.0, -0.5, 0.5, 1.0)):
+        steady &= witness.free(spots + aside * sideways + away * reach * along) == truth
+    for shift in itertools.product((-1, 0, 1), repeat=2):
+        steady &= witness.free(spots + np.array(shift) * resolution) == truth
+    agreed = steady & claimed[near] & truth
+    union = (steady & (claimed[near] | truth)).sum()
+    iou = float(agreed.sum() / union) if union else np.nan
 
     ticks = np.linspace(-0.5, 0.5, 5) * resolution
     parts = centres[claimed][:, None] + np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(1, 25, 2)
@@ -93,7 +108,7 @@ def judge(occupancy: np.ndarray, spec: GridSpec, witness: Witness, *, within: fl
     if len(occupied):
         nearest = np.min([np.full(len(occupied), np.inf), *(t.distance(occupied) for t in scene.things)], axis=0)
         wrong_occupied = int((nearest > band[occupancy == 100]).sum())
-    return Verdict(iou, int(bad.sum()), marked / feet if feet else np.nan, wrong_occupied, int(counted.sum()))
+    return Verdict(iou, int(bad.sum()), marked / feet if feet else np.nan, wrong_occupied, int(steady.sum()))
 
 
 def _feet(occupancy: np.ndarray, spec: GridSpec, witness: Witness) -> tuple[int, int]:

@@ -138,5 +138,3 @@ def test_points_gather_where_the_mask_is_unsure() -> None:
     assert points.max() <= 1
     assert (points[:, :48, 0] - 0.5).abs().mean() < 0.2  # uniform points would have 0.25
     assert (points[:, 48:, 0] - 0.5).abs().mean() > 0.15
-
-

@@ -1,0 +1,150 @@
+"""From published checkpoints to our model files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mfuser_ros import vocabulary
+from mfuser_ros.checkpoints.keymap import LAYOUTS, KeyMap, Layout, map_keys
+from mfuser_ros.checkpoints.store import WEIGHTS, ModelCard, ModelFile, read_tensors, save_model, sha256
+from mfuser_ros.errors import CheckpointError
+from mfuser_ros.network.config import PRESETS, Architecture
+from mfuser_ros.network.model import MFuser
+
+LICENCE = "not stated by the authors of the checkpoint: for your own use, do not pass on"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A model file that was made, and what was left out on the way."""
+
+    file: ModelFile
+    path: Path
+    tensors: int
+    dropped: dict[str, str]  # published name -> reason
+
+
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, preset: str = "eva02-l", licence: str = LICENCE
+) -> Conversion:
+    """Turn a published MFuser checkpoint into NAME.safetensors and NAME.yaml.
+
+    Args:
+        source: .pth as published (read without running code in it), or .safetensors with the same names.
+        target: path of the .safetensors to write.
+        preset: the variant that was published.
+        licence: of the weights; the published ones state none.
+
+    Raises:
+        CheckpointError: the preset has no layout, the file is missing, corrupt or holds more than tensors, or its
+            weights are not exactly those of the preset.
+    """
+    if preset not in LAYOUTS:
+        raise CheckpointError(f"preset {preset!r}: cannot be converted: choose one of {', '.join(LAYOUTS)}")
+    path = Path(source)
+    architecture = PRESETS[preset]
+    published = read_published(path)
+    with torch.device("meta"):  # only names and shapes are needed; the weights come from the file
+        network = MFuser(architecture)
+    keys = map_keys(published, LAYOUTS[preset], source=str(path))
+    network.load_state_dict(_renamed(published, keys, network.state_dict(), architecture, str(path)), assign=True)
+    card = ModelCard(
+        name=Path(target).stem,
+        architecture=architecture,
+        vocabulary=vocabulary.load().names,
+        threshold=0.0,  # neither was ever fitted for these weights
+        temperature=1.0,
+        licence=licence,
+        provenance=f"converted by `mfuser convert` from {path.name}, SHA-256 {sha256(path)}",
+    )
+    file = save_model(network, card, target)
+    return Conversion(file, Path(target), len(keys.renamed), keys.dropped)
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """The weights of a published file: ``state_dict`` is opened, a leading ``module.`` stripped.
+
+    Raises:
+        CheckpointError: the file is missing or corrupt, holds anything that would run code, or no weights.
+    """
+    content = read_tensors(path) if path.suffix == WEIGHTS else _unpickled(path)
+    inner = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(inner, Mapping) or not inner:
+        raise CheckpointError(f"{path}: holds no state dict: give a published checkpoint")
+    weights: dict[str, Tensor] = {}
+    for name, value in inner.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {name} is no tensor: give a published checkpoint")
+        weights[name.removeprefix("module.")] = value
+    return weights
+
+
+def to_ours(
+    published: Mapping[str, Tensor], architecture: Architecture, layout: Layout, *, source: str
+) -> dict[str, Tensor]:
+    """Weights by our names, exactly those of the architecture's network.
+
+    Args:
+        published: weights by published names.
+        architecture: whose network they are for.
+        layout: of the published names.
+        source: where they come from, for the message.
+
+    Raises:
+        CheckpointError: a weight is unknown, of another shape, or missing; the text names the first.
+    """
+    with torch.device("meta"):
+        expected = MFuser(architecture).state_dict()
+    return _renamed(published, map_keys(published, layout, source=source), expected, architecture, source)
+
+
+def _renamed(
+    published: Mapping[str, Tensor],
+    keys: KeyMap,
+    expected: Mapping[str, Tensor],
+    architecture: Architecture,
+    source: str,
+) -> dict[str, Tensor]:
+    name = architecture.name
+    ours: dict[str, Tensor] = {}
+    for theirs, our in keys.renamed.items():
+        tensor = published[theirs]
+        if our not in expected:
+            raise CheckpointError(f"{source}: {theirs} is no weight of {name}: choose the preset that it belongs to")
+        if tensor.shape != expected[our].shape:
+            raise CheckpointError(
+                f"{source}: {theirs} has shape {tuple(tensor.shape)}, {name} needs {tuple(expected[our].shape)}: "
+                "choose the preset that it belongs to"
+            )
+        ours[our] = tensor
+    for our, tensor in expected.items():
+        if our in ours:
+            continue
+        if our.endswith("num_batches_tracked"):  # counts training steps; older files lack it
+            ours[our] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+            continue
+        raise CheckpointError(f"{source}: the weight that we call {our} is missing: the file is no whole {name}")
+    return ours
+
+
+def _unpickled(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0].strip()
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain values, which could run code, or is corrupt ({reason}): "
+            "save its state_dict as .safetensors where you trust it"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: is no whole checkpoint ({reason}): fetch it again") from error

@@ -1,0 +1,53 @@
+"""Parity with the published model: replay a golden and compare every recorded number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mfuser_ros.checkpoints import replay
+from mfuser_ros.checkpoints.golden import Golden, Row, compare, read_golden
+from mfuser_ros.errors import CheckpointError
+
+_REPLAYS: dict[str, Callable[[Golden], replay.Computed]] = {
+    "unit_mvfuser": replay.mvfuser,
+    "unit_context_decoder": replay.context_decoder,
+    "unit_ms_deform_attn": replay.ms_deform_attn,
+    "unit_pixel_decoder": replay.pixel_decoder,
+    "unit_tqdm_head": replay.tqdm_head,
+    "unit_text_encoder_eva": replay.text_encoder_eva,
+    "unit_extract_feats_eva": replay.extract_feats_eva,
+    "unit_normalise": replay.normalise,
+    "model_eva": replay.model_eva,
+}
+_SLIDING = "unit_slide_eva"
+
+
+def parity(path: str | Path, *, slide: replay.Slide, starts: replay.Starts) -> list[Row]:
+    """Replay a golden in float32 on the CPU and compare.
+
+    Args:
+        path: of the golden, without its suffix.
+        slide: sliding windows (`mfuser_ros.inference.windows.slide`, which lies above this package).
+        starts: first pixels of the windows along one axis (from there, too).
+
+    Returns:
+        One row for each compared tensor, results first.
+
+    Raises:
+        CheckpointError: the golden is missing, incomplete, or of a kind that this version cannot replay.
+    """
+    golden = read_golden(path)
+    kinds = [kind for kind in (*_REPLAYS, _SLIDING) if golden.name.startswith(kind)]
+    if not kinds:
+        known = ", ".join((*_REPLAYS, _SLIDING))
+        raise CheckpointError(f"golden {golden.name}: cannot be replayed by this version: known are {known}")
+    kind = max(kinds, key=len)
+    with torch.random.fork_rng():  # networks start at random; callers keep their random numbers
+        try:
+            computed = replay.slide_eva(golden, slide, starts) if kind == _SLIDING else _REPLAYS[kind](golden)
+        except KeyError as error:
+            raise CheckpointError(f"golden {golden.name}: its manifest lacks {error}: fetch it again") from error
+    return compare(golden, computed)

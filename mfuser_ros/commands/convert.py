@@ -1,0 +1,36 @@
+"""`mfuser convert`: published checkpoints to our model files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Published checkpoint: .pth, or .safetensors with the same names.")],
+    target: Annotated[Path, typer.Argument(help="File to write, NAME.safetensors; NAME.yaml is written beside it.")],
+    preset: Annotated[str, typer.Option(help="Published variant of the checkpoint.")] = "eva02-l",
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, if you know it.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
+) -> None:
+    """Turn a published MFuser checkpoint into a model file of ours.
+
+    The source is read without running code in it. Every weight is carried over or dropped for a stated reason; one that
+    is unknown, missing or of another shape ends the conversion.
+
+    Example: mfuser convert mfuser-eva02-clip-vit-l-gta.pth models/eva02-l.safetensors
+    """
+    from mfuser_ros.checkpoints import convert as conversion  # noqa: PLC0415  # imports torch
+
+    made = conversion.convert(source, target, preset=preset, licence=licence or conversion.LICENCE)
+    if quiet:
+        return
+    typer.echo(f"{made.path}: {made.tensors} tensors, SHA-256 {made.file.sha256}")
+    for reason, count in Counter(made.dropped.values()).items():
+        first = next(name for name, why in made.dropped.items() if why == reason)
+        more = f" and {count - 1} more" if count > 1 else ""
+        typer.echo(f"dropped {first}{more}: {reason}")
+    typer.echo(f"{made.path.with_suffix('.yaml')}: threshold and temperature are not fitted for these weights")

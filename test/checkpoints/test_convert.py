@@ -1,0 +1,210 @@
+"""Published checkpoints in every container, and those that must be refused."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import typer
+from typer.testing import CliRunner
+
+from mfuser_ros import vocabulary
+from mfuser_ros.checkpoints import convert as conversion
+from mfuser_ros.checkpoints import load_model, rebuild
+from mfuser_ros.checkpoints.golden import read_golden
+from mfuser_ros.commands.convert import convert as convert_command
+from mfuser_ros.errors import CheckpointError
+from mfuser_ros.network.config import PRESETS
+
+TINY = Path(__file__).parents[1] / "golden" / "model_eva_tiny"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return read_golden(TINY)
+
+
+@pytest.fixture
+def tiny_preset(golden, monkeypatch):
+    """`eva02-l` at the sizes of the golden, with a text vocabulary large enough for real class names."""
+    architecture = rebuild.eva_architecture(golden)
+    text = architecture.text.model_copy(update={"vocabulary": 49408})
+    monkeypatch.setitem(PRESETS, "eva02-l", architecture.model_copy(update={"text": text}))
+
+
+@pytest.fixture
+def weights(golden) -> dict[str, torch.Tensor]:
+    rows = golden.weights["text_encoder.token_embedding.weight"]
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(49408, rows.shape[1], generator=generator)
+    return {**golden.weights, "text_encoder.token_embedding.weight": embedding}
+
+
+def bare(weights, path):
+    torch.save(weights, path)
+
+
+def as_mmcv_writes(weights, path):
+    meta = {"CLASSES": ("road", "sidewalk"), "PALETTE": [[128, 64, 128]], "iter": 20000, "config": "model = dict()"}
+    optimizer = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]}
+    torch.save({"meta": meta, "state_dict": weights, "optimizer": optimizer}, path)
+
+
+def of_several_gpus(weights, path):
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}, path)
+
+
+def without_counter(weights, path):
+    torch.save({name: tensor for name, tensor in weights.items() if "num_batches" not in name}, path)
+
+
+def as_safetensors(weights, path):
+    safetensors.torch.save_file(weights, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (bare, "published.pth"),
+        (as_mmcv_writes, "published.pth"),
+        (of_several_gpus, "published.pth"),
+        (without_counter, "published.pth"),
+        (as_safetensors, "published.safetensors"),
+    ],
+)
+def test_published_checkpoint_becomes_a_model_that_loads(tiny_preset, weights, tmp_path, write, name):
+    write(weights, tmp_path / name)
+
+    made = conversion.convert(tmp_path / name, tmp_path / "ours.safetensors")
+
+    network, file = load_model(tmp_path / "ours.safetensors")
+    assert file == made.file
+    assert file.vocabulary == vocabulary.load().names
+    assert name in file.provenance
+    ours = network.state_dict()
+    torch.testing.assert_close(
+        ours["fusion.3.mvfuser.dt_proj.bias"], weights["backbone.adapter.3.dt_proj.bias"], rtol=2**-10, atol=6e-8
+    )
+    assert made.tensors == len(ours) - (write is without_counter)
+    assert set(made.dropped.values()) == {
+        "nothing reads it",
+        "DINOv2 used it in its own training alone",
+        "rotary table, computed from the grid",
+    }
+    assert network.text.ids.tolist()[6] == [49406, 3399, 1395, 49407, 0]  # traffic light
+
+
+@torch.no_grad()
+def test_converted_model_segments_like_the_published_one(golden, tiny_preset, weights, tmp_path):
+    bare(weights, tmp_path / "published.pth")
+    conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors")
+    converted = load_model(tmp_path / "ours.safetensors")[0]
+    picture = torch.rand(1, 3, 60, 60, generator=torch.Generator().manual_seed(0)) * 255
+
+    pyramid = converted.encode(picture).pyramid
+
+    reference = rebuild.mfuser(golden).encode(picture).pyramid
+    for ours, theirs in zip(pyramid, reference, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)  # fp16 weights
+
+
+class RunsCode:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.marker),))
+
+
+def test_pickle_with_code_in_it_is_refused_and_not_run(weights, tmp_path):
+    marker = tmp_path / "code_ran"
+    torch.save({"state_dict": weights, "meta": RunsCode(marker)}, tmp_path / "published.pth")
+    with pytest.raises(CheckpointError, match=r"published\.pth: holds more than tensors and plain values") as caught:
+        conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors")
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def unknown_key(weights, path):
+    torch.save(weights | {"backbone.adapter_proj3.bias": torch.zeros(4)}, path)
+
+
+def missing_key(weights, path):
+    torch.save({name: tensor for name, tensor in weights.items() if name != "decode_head.cls_embed.bias"}, path)
+
+
+def other_shape(weights, path):
+    torch.save(weights | {"gamma": torch.zeros(4)}, path)
+
+
+def twice_the_same(weights, path):
+    torch.save(weights | {"backbone.blocks.0.attn.q_proj.bias": torch.zeros(24)}, path)
+
+
+def no_tensor(weights, path):
+    torch.save(weights | {"gamma": 3.0}, path)
+
+
+def no_state_dict(weights, path):
+    torch.save([1, 2, 3], path)
+
+
+def empty(weights, path):
+    path.write_bytes(b"")
+
+
+def truncated(weights, path):
+    torch.save(weights, path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def absent(weights, path):
+    return
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (unknown_key, r"backbone\.adapter_proj3\.bias is no weight of this preset"),
+        (missing_key, r"the weight that we call mask_decoder\.class_embed\.bias is missing"),
+        (other_shape, r"gamma has shape \(4,\), model_eva_tiny needs \(28,\)"),
+        (twice_the_same, r"backbone\.blocks\.0\.attn\.q_.* are the same weight"),
+        (no_tensor, r"gamma is no tensor"),
+        (no_state_dict, r"holds no state dict"),
+        (empty, r"is no whole checkpoint|is corrupt"),
+        (truncated, r"is no whole checkpoint"),
+        (absent, r"published\.pth: cannot be read"),
+    ],
+)
+def test_checkpoint_that_is_no_whole_mfuser_is_refused_in_one_line(tiny_preset, weights, tmp_path, write, sentence):
+    write(weights, tmp_path / "published.pth")
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def test_preset_without_a_layout_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="preset 'small': cannot be converted: choose one of eva02-l"):
+        conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", preset="small")
+
+
+def test_command_says_what_was_written_and_what_was_dropped(tiny_preset, weights, tmp_path):
+    bare(weights, tmp_path / "published.pth")
+    app = typer.Typer()
+    app.command()(convert_command)
+
+    result = CliRunner().invoke(app, [str(tmp_path / "published.pth"), str(tmp_path / "ours.safetensors")])
+
+    assert result.exit_code == 0, result.output
+    written = load_model(tmp_path / "ours.safetensors")[1]
+    lines = result.stdout.replace("\n", " ")
+    assert written.sha256 in lines
+    assert re.search(
+        r"dropped \S+\.freqs_\S+ and 11 more: rotary table", lines
+    )  # sine and cosine: five blocks, the tower
+    assert "threshold and temperature are not fitted" in lines
+    assert (written.threshold, written.temperature) == (0.0, 1.0)

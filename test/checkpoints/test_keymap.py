@@ -1,0 +1,124 @@
+"""Published names: the whole list of the full-size network, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfuser_ros.checkpoints.convert import to_ours
+from mfuser_ros.checkpoints.keymap import EVA02_L, map_keys
+from mfuser_ros.errors import CheckpointError
+from mfuser_ros.network import config
+from mfuser_ros.network.model import MFuser
+
+LIST = Path(__file__).parents[1] / "golden" / "keys_eva02-l_full.txt"
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, torch.Tensor]:
+    """The state dict of the published network: names and shapes, no numbers."""
+    tensors = {}
+    for line in LIST.read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        name, shape, dtype, _ = line.split("\t")
+        sides = [] if shape == "scalar" else [int(side) for side in shape.split("x")]
+        tensors[name] = torch.empty(sides, dtype=getattr(torch, dtype), device="meta")
+    return tensors
+
+
+def test_every_published_weight_lands_on_one_of_ours_with_its_shape(published):
+    with torch.device("meta"):
+        network = MFuser(config.EVA02_L)
+
+    ours = to_ours(published, config.EVA02_L, EVA02_L, source="published")
+
+    assert len(published) == 1708
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in network.state_dict().items()
+    }
+    trained = 118_646_125 - 19 * 768  # the specification's count, less random_text, which we do not have
+    frozen = [parameter for name, parameter in network.named_parameters() if is_frozen(name)]
+    total = sum(parameter.numel() for parameter in network.parameters())
+    assert total - sum(parameter.numel() for parameter in frozen) == trained
+
+
+def is_frozen(name: str) -> bool:
+    """Towers and the text tower without the contexts, as published."""
+    return name.startswith(("vfm.", "vlm.", "text.")) and name != "text.contexts"
+
+
+def test_dropped_names_are_the_unused_ones(published):
+    dropped = map_keys(published, EVA02_L, source="published").dropped
+    rotary = {name for name in dropped if "rope.freqs" in name}
+    assert len(rotary) == 2 * 25
+    assert set(dropped) - rotary == {"random_text", "backbone.dinov2.mask_token"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("backbone.blocks.7.attn.v_bias", "vlm.net.blocks.7.attn.v_proj.bias"),
+        ("backbone.blocks.23.mlp.w1.weight", "vlm.net.blocks.23.mlp.fc1_g.weight"),  # w1 is the gate
+        ("backbone.blocks.23.mlp.w2.weight", "vlm.net.blocks.23.mlp.fc1_x.weight"),
+        ("backbone.adapter.11.conv1d_z.weight", "fusion.11.mvfuser.conv_z.weight"),
+        ("context_decoder.decoder.0.cross_attn.A_log", "enhancer.layers.0.mvfuser.A_log"),
+        (
+            "decode_head.transformer_decoder.layers.8.attentions.0.attn.in_proj_bias",
+            "mask_decoder.layers.8.cross_attention.in_proj_bias",
+        ),
+        (
+            "decode_head.pixel_decoder.encoder.layers.5.ffns.0.layers.1.weight",
+            "pixel_decoder.layers.5.ffn.2.weight",
+        ),
+    ],
+)
+def test_name_of_same_shape_goes_to_its_own_place(theirs, ours):
+    assert map_keys([theirs], EVA02_L, source="published").renamed == {theirs: ours}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "backbone.conv1.weight",  # of the CLIP variant
+        "backbone.adapter_proj1.0.weight",
+        "backbone.embeddings.patch_embedding.weight",  # of SigLIP
+        "decode_head.predictor.weight",
+        "optimizer",
+        "contexts2",
+    ],
+)
+def test_name_of_another_network_is_refused(name):
+    with pytest.raises(CheckpointError, match=rf"published: {name} is no weight of this preset"):
+        map_keys(["contexts", name], EVA02_L, source="published")
+
+
+def spoiled(published, **changes) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in (published | changes).items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"gamma": None}, r"the weight that we call enhancer\.gamma is missing"),
+        ({"gamma": torch.empty(3)}, r"gamma has shape \(3,\), eva02-l needs \(768,\)"),
+        (
+            {"backbone.adapter.24.D": torch.empty(512)},
+            r"backbone\.adapter\.24\.D is no weight of eva02-l",
+        ),
+        (
+            {"backbone.blocks.0.attn.k_bias": torch.empty(1024)},
+            r"backbone\.blocks\.0\.attn\.k_bias is no weight of eva02-l",
+        ),
+    ],
+    ids=["missing", "shape", "a block too many", "unknown leaf"],
+)
+def test_state_dict_that_is_not_whole_names_the_published_weight(published, changes, sentence):
+    with pytest.raises(CheckpointError, match=sentence):
+        to_ours(spoiled(published, **changes), config.EVA02_L, EVA02_L, source="published")
+
+
+def test_counter_of_batches_may_be_absent(published):
+    without = spoiled(published, **{"backbone.fpn1.1.num_batches_tracked": None})
+    ours = to_ours(without, config.EVA02_L, EVA02_L, source="published")
+    assert ours["neck.up4.1.num_batches_tracked"].tolist() == 0

@@ -1,0 +1,103 @@
+"""`mfuser evaluate` as a person runs it, on a tiny set and a network with weights at random."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from mfuser_ros.checkpoints import load_model
+from mfuser_ros.checkpoints.store import ModelCard, save_model
+from mfuser_ros.commands.evaluate import evaluate
+from mfuser_ros.network.config import SMALL
+from mfuser_ros.network.model import MFuser
+from mfuser_ros.vocabulary import load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    names = load(ROOT / "config" / "vocabulary.yaml").names
+    card = ModelCard(
+        name="random", architecture=SMALL, vocabulary=names, threshold=0, temperature=1, licence="none",
+        provenance="random",
+    )  # fmt: skip
+    save_model(MFuser(SMALL), card, path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    prefix = tmp_path / "prefix" / "share"
+    prefix.mkdir(parents=True)
+    (prefix / "mfuser_ros").symlink_to(ROOT)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix.parent))
+    root = tmp_path / "camvid" / "dusk"
+    rng = np.random.default_rng(0)
+    for kind in ("photo", "label"):
+        (root / kind).mkdir(parents=True)
+    for stem in ("x_1", "x_2"):
+        cv2.imwrite(str(root / "photo" / f"{stem}.jpg"), rng.integers(0, 255, (36, 48, 3), np.uint8))
+        cv2.imwrite(str(root / "label" / f"{stem}.png"), rng.integers(0, 11, (36, 48), np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    application = typer.Typer()
+    application.command()(evaluate)
+    return application
+
+
+def test_scores_are_printed_and_written(app: typer.Typer, data: Path, model: Path) -> None:
+    arguments = ["camvid/dusk", "--data", data, "--model", model, "--device", "cpu", "--size", "64x96"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--out", str(data / "out")])
+
+    assert result.exit_code == 0, result.output
+    assert "signsymbol" in result.output
+    assert "mean IoU" in result.output
+    summary = json.loads((data / "out" / "summary.json").read_text())
+    assert summary["input"] == "camvid/dusk"
+    assert summary["frames"] == 2
+    assert summary["model"]["sha256"] == load_model(model)[1].sha256
+    assert summary["settings"]["size"] == [64, 96]
+    assert np.sum(summary["confusion"]) == 2 * 36 * 48
+
+
+def test_calibration_is_written_into_the_model(app: typer.Typer, data: Path, model: Path) -> None:
+    arguments = ["camvid/dusk", "--data", data, "--model", model, "--device", "cpu", "--size", "64x96", "--calibrate"]
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert "temperature" in result.output
+    description = load_model(model)[1]
+    assert description.temperature != 1
+    assert description.threshold > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["camvid/night"], "no split 'night'"),
+        (["camvid"], "which split"),
+        (["camvid/day"], "neither day.tar nor a folder"),
+        (["nowhere/val"], "cannot be read"),
+        (["camvid/dusk", "--size", "big"], "HEIGHTxWIDTH"),
+        (["camvid/dusk", "--model", "none.safetensors"], "none.safetensors"),
+        (["labelme_facade/street"], "street"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_2(app: typer.Typer, data: Path, arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, [*arguments, "--data", str(data), "--device", "cpu"])
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]

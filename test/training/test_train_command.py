@@ -1,0 +1,44 @@
+"""`mfuser train` refuses bad input with one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mfuser_ros.commands.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
+    prefix = tmp_path / "prefix" / "share"
+    prefix.mkdir(parents=True)
+    (prefix / "mfuser_ros").symlink_to(ROOT)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix.parent))
+    application = typer.Typer()
+    application.command()(train)
+    return application
+
+
+@pytest.mark.parametrize(
+    ("recipe", "device", "message"),
+    [
+        ("none.yaml", "cpu", "none.yaml: cannot be read"),
+        (str(ROOT / "config/train/small.yaml"), "tpu", "device 'tpu'"),
+        (str(ROOT / "config/train/small.yaml"), "cpu", "cityscapes256/val: neither val.tar nor a folder"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_2(
+    app: typer.Typer, tmp_path: Path, recipe: str, device: str, message: str
+) -> None:
+    arguments = [recipe, "--data", tmp_path, "--towers", tmp_path, "--out", tmp_path / "out", "--device", device]
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
