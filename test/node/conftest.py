@@ -43,7 +43,8 @@ class Bench:
         graph.spin(self.node)
         compressed = parameters.get("front.transport") == "compressed"
         self._images = graph.publisher(
-            CompressedImage if compressed else Image, "/front/image_raw/compressed" if compressed else "/front/image_raw"
+            CompressedImage if compressed else Image,
+            "/front/image_raw/compressed" if compressed else "/front/image_raw",
         )
         self._infos = graph.publisher(CameraInfo, "/front/camera_info")
         self._stamp_ns = 0

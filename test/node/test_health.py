@@ -112,7 +112,7 @@ def test_worst_fault_comes_first():
     health.note(Fault(Level.WARN, "stamp", "is 0"))
     health.set_condition(Fault(Level.ERROR, "calibration", "k[0] is 0"))
 
-    assert report(health, 2) [:2] == (Level.ERROR, "calibration: k[0] is 0; stamp: is 0")
+    assert report(health, 2)[:2] == (Level.ERROR, "calibration: k[0] is 0; stamp: is 0")
 
 
 def test_latency_over_its_limits_is_told():

@@ -103,7 +103,10 @@ class OutOfMemoryError(RuntimeError):
     ("error", "text"),
     [
         (InferenceError("small: scores are not numbers"), "inference: small: scores are not numbers"),
-        (OutOfMemoryError("CUDA out of memory.\nTried to allocate"), "inference: OutOfMemoryError: CUDA out of memory."),
+        (
+            OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+            "inference: OutOfMemoryError: CUDA out of memory.",
+        ),
         (ValueError("shapes"), "inference: ValueError: shapes"),
     ],
     ids=["not a number", "out of memory", "exception"],
@@ -368,7 +371,9 @@ def test_publisher_that_cannot_be_heard_is_told(bench):
 
     bench.graph.publisher(Image, "/front/image_raw", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
 
-    bench.wait(lambda: bench.lines("nothing comes from a publisher of /front/image_raw, it offers another RELIABILITY"), "")
+    bench.wait(
+        lambda: bench.lines("nothing comes from a publisher of /front/image_raw, it offers another RELIABILITY"), ""
+    )
 
 
 def test_clock_that_jumps_back_starts_afresh(bench):
@@ -382,7 +387,10 @@ def test_clock_that_jumps_back_starts_afresh(bench):
         message = Clock()
         message.clock.sec = second
         bench.graph.repeat(
-            lambda: clock.publish(message), lambda: bench.node.get_clock().now().nanoseconds == second * 10**9, "clock", 10
+            lambda: clock.publish(message),
+            lambda: bench.node.get_clock().now().nanoseconds == second * 10**9,
+            "clock",
+            10,
         )
 
     set_time(1000)

@@ -63,7 +63,7 @@ def test_size_may_change_from_picture_to_picture(bench):
 
 
 def test_compressed_picture_is_segmented(bench):
-    bench = bench(**{"front__transport": "compressed"})
+    bench = bench(front__transport="compressed")
     rgb = picture()
 
     header = bench.send_compressed(cv2.imencode(".png", rgb[..., ::-1])[1].tobytes(), "png")
@@ -107,7 +107,12 @@ def test_camera_info_goes_out_under_the_header_of_the_picture(bench, road):
 
     info = bench.infos[-1]
     assert info.header in [mask.header for mask in bench.masks]
-    assert (info.height, info.width, info.distortion_model, list(info.d)) == (240, 320, "rational_polynomial", [0.01] * 8)
+    assert (info.height, info.width, info.distortion_model, list(info.d)) == (
+        240,
+        320,
+        "rational_polynomial",
+        [0.01] * 8,
+    )
 
 
 def test_grid_is_the_drivable_area_of_the_mask(bench, road, forward):
@@ -131,7 +136,7 @@ def test_grid_is_the_drivable_area_of_the_mask(bench, road, forward):
 
 
 def test_grid_is_right_by_hand(bench, road, forward):
-    """The car ends 29.5 px, the road begins 30.5 px below the middle: 1.5 m * 300 px / 30 px = 15 m, 14.75 to 15.25 m."""
+    """The car ends 29.5 px and the road begins 30.5 px below the middle: 1.5 m * 300 px / 30 px = 15 m ahead."""
     bench = bench(front__pose=forward)
 
     grid = cells(bench.segment_with_grid(road))
@@ -204,6 +209,40 @@ def test_contacts_and_boundary_describe_the_same_ground(bench, road, forward):
     x, y = points[:, 0], points[:, 1]
     assert (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() > 0  # counter-clockwise
     assert np.hypot(x, y).max() <= 40.0 + 1e-3
+
+
+def test_cameras_have_topics_of_their_own_and_share_the_grid_of_one_instant(bench, road, forward):
+    from sensor_msgs.msg import CameraInfo, Image
+
+    to_the_left = [*forward[:5], 0.0]  # yaw of the optical frame: -90 degrees looks forward
+    bench = bench(cameras=["front", "left"], front__pose=forward, left__pose=to_the_left)
+    masks = bench.graph.collect(Image, "/mfuser/left/mask")
+    images = bench.graph.publisher(Image, "/left/image_raw")
+    infos = bench.graph.publisher(CameraInfo, "/left/camera_info")
+    for publisher in (images, infos):
+        bench.graph.wait_for_match(publisher)
+    bench.wait_until_connected("/mfuser/left/mask")
+    front = cells(bench.segment_with_grid(road))
+    instant = bench.masks[-1].header.stamp
+
+    def send_left() -> None:
+        header = bench.header(frame="left_optical")
+        header.stamp = instant
+        bench._infos, own_infos = infos, bench._infos
+        bench._images, own_images = images, bench._images
+        bench.send_info(*road.shape[:2])
+        bench.send(road, header=header)
+        bench._infos, bench._images = own_infos, own_images
+
+    grids = len(bench.grids)
+    bench.graph.repeat(send_left, lambda: len(bench.grids) > grids, "no grid of the left camera", 10)
+
+    both = cells(bench.grids[-1])
+    assert masks[-1].header.frame_id == "left_optical"
+    assert bench.grids[-1].header.stamp == instant
+    row = int((10.1 + 15) / 0.2)
+    assert (front[row, 25], both[row, 25]) == (-1, 0)  # 10 m to the left
+    assert both[75, int((10.1 + 5) / 0.2)] == 0  # and still 10 m ahead
 
 
 def test_class_map_reaches_late_subscribers_and_follows_free_roles(bench):
