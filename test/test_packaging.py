@@ -169,3 +169,10 @@ def imported(folder: str = "mfuser_ros") -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
     return found - set(sys.stdlib_module_names) - own
+
+
+def test_no_two_test_files_have_one_name():
+    names_of_files = [file.name for file in (ROOT / "test").rglob("test_*.py")]
+
+    # the folders are no packages, so pytest would take the second file for the first
+    assert sorted({name for name in names_of_files if names_of_files.count(name) > 1}) == []
