@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -33,6 +34,11 @@ def _isolate_ros() -> None:
 
 
 _isolate_ros()
+
+
+def pytest_unconfigure() -> None:
+    """Remove the log files of the nodes."""
+    shutil.rmtree(os.environ["ROS_LOG_DIR"], ignore_errors=True)
 
 
 def require_ros() -> Any:

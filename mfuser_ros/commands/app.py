@@ -16,9 +16,11 @@ import typer
 import mfuser_ros
 from mfuser_ros.commands import bag
 from mfuser_ros.commands.bench import bench
+from mfuser_ros.commands.convert import convert
 from mfuser_ros.commands.demo import demo
 from mfuser_ros.commands.evaluate import evaluate
 from mfuser_ros.commands.info import info
+from mfuser_ros.commands.parity import parity
 from mfuser_ros.commands.segment import segment
 from mfuser_ros.commands.train import train
 from mfuser_ros.errors import MFuserError
@@ -51,6 +53,8 @@ app.command()(evaluate)
 app.command()(train)
 app.command()(bench)
 app.command()(info)
+app.command()(convert)
+app.command()(parity)
 app.add_typer(bag.app, name="bag")
 app.command()(demo)
 

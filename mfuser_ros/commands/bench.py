@@ -64,7 +64,7 @@ def headline(rows: list[Row]) -> dict[str, float]:
     return {
         f"small_{row['size']}_ms": row["ms"]["p50"]
         for row in rows
-        if (row["what"], row.get("model"), row["size"], row["batch"]) == ("frame", "small", "1280x720", 1)
+        if row["what"] == "frame" and (row["model"], row["size"], row["batch"]) == ("small", "1280x720", 1)
     }
 
 
@@ -100,7 +100,7 @@ def _measure(task: Row) -> list[Row]:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         reason = finished.stderr.strip().splitlines()[-1:] or [f"it ended with {finished.returncode}"]
-        raise ConfigurationError(f"{task['what']}: could not be measured: {reason[0]}")
+        raise ConfigurationError(reason[0])
     rows: list[Row] = json.loads(finished.stdout.splitlines()[-1])
     return rows
 
@@ -120,7 +120,8 @@ def _print_table(rows: list[Row]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table("what", "device", "size", title=rows[0]["device_name"], box=None)
+    table = Table("what", "device", "size", title=rows[0]["device_name"], title_justify="left", box=None)
+    table.columns[0].no_wrap = True
     for column in ("p50 ms", "p95", "p99", "min", "per s", "peak MB"):
         table.add_column(column, justify="right")
     for row in rows:

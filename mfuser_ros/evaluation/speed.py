@@ -16,10 +16,9 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from mfuser_ros import vocabulary
-from mfuser_ros.inference.segmenter import Precision
 
 Row = dict[str, Any]  # one measurement, as it goes to JSON
 
@@ -35,7 +34,7 @@ class Task(BaseModel):
     frames: PositiveInt  # calls that are timed
     model: str = "small"
     device: str = "auto"
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     batch: PositiveInt = 1
     stages: bool = False
 
@@ -180,5 +179,8 @@ if __name__ == "__main__":
 
     try:
         print(json.dumps(measure(Task.model_validate_json(sys.argv[1]))))
+    except ValidationError as error:
+        first = error.errors()[0]
+        sys.exit(f"{first['loc'][0]} {first['input']!r}: {first['msg']}")
     except MFuserError as error:
         sys.exit(str(error))

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from mfuser_ros.drivable import CameraModel, View
-from mfuser_ros.errors import CalibrationError
+from mfuser_ros.errors import CalibrationError, ConfigurationError
 from mfuser_ros.node import qos
 from mfuser_ros.node.calibration import Intrinsics, intrinsics, pose_matrix
 from mfuser_ros.node.health import CameraHealth, Fault, Level
@@ -55,6 +55,9 @@ class Camera:
         topics: makes the publishers `~/<cam>/…`.
         settings: of this camera.
         health: of this camera.
+
+    Raises:
+        ConfigurationError: a topic name that cannot be.
     """
 
     def __init__(self, node: Node, topics: Topics, settings: CameraSettings, health: CameraHealth) -> None:
@@ -63,9 +66,9 @@ class Camera:
         self.gate = StampGate()
         self._logger = node.get_logger()
         suffix = "/compressed" if settings.transport == "compressed" else ""
-        self.image_topic = str(node.resolve_topic_name(settings.image_topic + suffix))
+        self.image_topic = _resolved(node, f"{settings.name}.image_topic", settings.image_topic + suffix)
         beside = self.image_topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
-        self.info_topic = str(node.resolve_topic_name(settings.info_topic)) if settings.info_topic else beside
+        self.info_topic = _resolved(node, f"{settings.name}.info_topic", settings.info_topic or beside)
         base_name = self.image_topic.removesuffix("/compressed").rpartition("/")[2]
         self._rectified = settings.rectified or base_name.startswith("image_rect")
         self._calibration: Calibration | None = None
@@ -106,8 +109,12 @@ class Camera:
     def tell_condition(self, fault: Fault) -> None:
         """Raise a lasting fault, and log it when it is new."""
         if self.health.set_condition(fault):
-            log = self._logger.error if fault.level == Level.ERROR else self._logger.warning
-            log(f"{self.settings.name}: {fault}")
+            text = f"{self.settings.name}: {fault}"
+            # two lines, because rclpy raises where one line of code logs with two severities
+            if fault.level == Level.ERROR:
+                self._logger.error(text)
+            else:
+                self._logger.warning(text)
 
     def drop(self, counter: str, fault: Fault) -> None:
         """A picture gives no mask; `counter` is dropped_bad or dropped_late."""
@@ -238,6 +245,14 @@ class Camera:
         """Nobody asks for the drivable area any more."""
         for kind in GEOMETRY_FAULTS:
             self.health.clear_condition(kind)
+
+
+def _resolved(node: Node, parameter: str, topic: str) -> str:
+    """Full name of a topic after remapping."""
+    try:
+        return str(node.resolve_topic_name(topic))
+    except RuntimeError as error:  # rclpy's RCLError
+        raise ConfigurationError(f"{parameter} is '{topic}': give a valid ROS topic name") from error
 
 
 def view_of(result: Segmentation, geometry: Geometry) -> View:

@@ -58,7 +58,7 @@ class _Sample(NamedTuple):
 class CameraHealth:
     """Collects what happens to the pictures of one camera; safe to call from several threads.
 
-    An event (a dropped picture) stays until a regular report has told it. A condition (a failing network) stays until
+    An event (a dropped picture) stays from one regular report to the next. A condition (a failing network) stays until
     it is cleared. All times are those of a steady clock in nanoseconds, but for stamps.
     """
 
@@ -69,6 +69,7 @@ class CameraHealth:
         self._arrivals: deque[tuple[int, int | None]] = deque()
         self._samples: deque[_Sample] = deque()
         self._events: dict[str, Fault] = {}
+        self._told: dict[str, Fault] = {}  # events of the last regular report
         self._conditions: dict[str, Fault] = {}
         self._picture = {"encoding": "", "size": "", "unknown_share": ""}
         self._last_error = ""
@@ -83,6 +84,7 @@ class CameraHealth:
             self._arrivals.clear()
             self._samples.clear()
             self._events.clear()
+            self._told.clear()
             self._conditions.clear()
 
     def arrived(self, now_ns: int, stamp: int | None) -> None:
@@ -158,11 +160,12 @@ class CameraHealth:
         return now_ns - (self._last_arrival_ns or self._watched_since_ns)
 
     def report(self, now_ns: int, limits: Limits, *, regular: bool) -> Report:
-        """The status now. A regular report, once a second, ends the events that it tells."""
+        """The status now. An event is in every report up to the second regular one, which come once a second."""
         with self._lock:
-            faults = [*self._events.values(), *self._conditions.values(), *self._derived(now_ns, limits)]
             if regular:
-                self._events.clear()
+                self._told, self._events = self._events, {}
+            events = self._told | self._events
+            faults = [*events.values(), *self._conditions.values(), *self._derived(now_ns, limits)]
             level = max((fault.level for fault in faults), default=Level.OK)
             texts = [str(fault) for fault in sorted(faults, key=lambda fault: -fault.level)]
             if self._watched_since_ns is None and not texts:

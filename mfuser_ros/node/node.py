@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -60,6 +60,7 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
         self._load = load
         self._pipeline: Pipeline | None = None
         self._failure = ""
+        self._unused: set[str] = set()
         self._inputs = Topics(self, self._on_mismatch)
         self._outputs = Topics(self, self._on_mismatch)
         self._declared = DeclaredParameters(self, self._on_change)
@@ -121,6 +122,7 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
             self.get_logger().error(self._failure)
             self._report(regular=True)
             return TransitionCallbackReturn.FAILURE
+        self._failure = ""
         return TransitionCallbackReturn.SUCCESS
 
     def _start(self) -> None:
@@ -131,7 +133,6 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
             self.trigger_activate()
 
     def _configure(self) -> None:
-        self._failure = ""
         settings = self._declared.settings()
         self.get_logger().info(f"loading model {settings.model} for device {settings.device}")
         try:
@@ -142,7 +143,9 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
             self._release()
             raise
         self._declared.lock()
-        self._warn_of_unused_overrides()
+        self._warn_of_unused_overrides(
+            name for name in self._declared.unused_overrides() if not name.startswith("qos_overrides.")
+        )
         self.get_logger().info(f"model {segmenter.name} is ready on {segmenter.device} in {segmenter.precision}")
 
     def _activate(self) -> None:
@@ -152,6 +155,7 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
         except BaseException:
             self._deactivate()
             raise
+        self._warn_of_unused_overrides(self._declared.unused_overrides())  # QoS of the subscriptions is known now
 
     def _deactivate(self) -> None:
         self._inputs.destroy()
@@ -168,9 +172,10 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
-    def _warn_of_unused_overrides(self) -> None:
-        unused = self._declared.unused_overrides()
+    def _warn_of_unused_overrides(self, names: Iterable[str]) -> None:
+        unused = sorted(set(names) - self._unused)
         if unused:
+            self._unused.update(unused)
             self.get_logger().warning(f"parameters that do not exist: {', '.join(unused)}: check their names")
 
     def _on_change(self, settings: Settings) -> None:
@@ -200,9 +205,13 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
         if self._pipeline is not None:
             reports = dict(self._pipeline.report(regular=regular))
         else:
-            level = Level.ERROR if self._failure else Level.WARN
-            text = self._failure or "not configured: configure and activate the node"
-            reports = {name: Report(level, text, {"last_error": self._failure}) for name in self._names()}
+            text = "not configured: configure and activate the node"
+            reports = {name: Report(Level.WARN, text, {}) for name in self._names()}
+        if self._failure:
+            reports = {
+                name: Report(Level.ERROR, self._failure, report.values | {"last_error": self._failure})
+                for name, report in reports.items()
+            }
         self._diagnostics.publish(self.get_clock().now().to_msg(), reports, regular=regular)
 
     def _names(self) -> tuple[str, ...]:

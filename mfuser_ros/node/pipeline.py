@@ -84,10 +84,10 @@ class Pipeline:
         self._last_active_ns, self._last_start_ns = now_ns, None
         self._drivable.reset()
         self._worker = Worker(list(self._cameras), self._process)
+        self._worker.start()
         for camera in self._cameras.values():
             camera.health.watch(now_ns)
             camera.subscribe(inputs, self._settings.input_reliability, partial(self._on_image, camera))
-        self._worker.start()
 
     def deactivate(self, timeout: float | None = None) -> bool:
         """Finish the picture in work and take back the grid; returns whether the worker has ended in time."""

@@ -38,7 +38,8 @@ class Topics:
             message_type,
             topic,
             profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=mismatch),
+            # every handler costs time in each turn of the executor, so none is made that nobody needs
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=mismatch, use_default_callbacks=False),
             qos_overriding_options=qos.overridable(),
         )
         self._publishers.append(publisher)

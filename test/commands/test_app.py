@@ -12,25 +12,33 @@ import numpy as np
 import pytest
 
 import mfuser_ros
+from mfuser_ros.commands.app import app
 
 HEAVY = ("torch", "cv2", "rclpy", "plotly", "av", "timm", "rosbags", "numpy")
 DEADLINE_S = 60
 
 
-def test_help_names_every_verb(mfuser):
+VERBS = [entry.callback.__name__ for entry in app.registered_commands] + [
+    f"{group.name} {entry.callback.__name__}"
+    for group in app.registered_groups
+    for entry in group.typer_instance.registered_commands
+]
+
+
+def test_help_names_the_verbs(mfuser):
     finished = mfuser("--help")
 
     assert finished.returncode == 0
-    for verb in ("segment", "evaluate", "train", "bench", "info"):
+    for verb in ("segment", "evaluate", "train", "bench", "info", "bag", "demo"):
         assert f"\n  {verb} " in finished.stdout
 
 
-@pytest.mark.parametrize("verb", ["segment", "evaluate", "train", "bench", "info"])
-def test_help_of_a_verb_has_an_example(mfuser, verb):
-    finished = mfuser(verb, "--help")
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_has_an_example(mfuser, verb):
+    finished = mfuser(*verb.split(), "--help")
 
     assert finished.returncode == 0
-    assert f"Example: mfuser {verb}" in finished.stdout
+    assert f"Example: mfuser {verb} " in finished.stdout
 
 
 @pytest.mark.parametrize("module", ["mfuser_ros", "mfuser_ros.commands.app"])

@@ -1,4 +1,4 @@
-"""The Segmenter: sizes, unknown pixels, batches, bad input. The weights are random; what they say does not matter here."""
+"""The Segmenter: sizes, unknown pixels, batches, bad input. The weights are random; what they say matters not here."""
 
 from __future__ import annotations
 

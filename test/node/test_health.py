@@ -86,7 +86,8 @@ def test_dropped_picture_is_told_by_exactly_one_regular_report():
 
     assert report(health, 2, regular=False).level == Level.WARN
     told = report(health, 3, regular=True)
-    after = report(health, 4, regular=True)
+    assert report(health, 4, regular=False).level == Level.WARN
+    after = report(health, 5, regular=True)
 
     assert (told.level, told.message, told.values["dropped_bad"]) == (Level.WARN, "bad_image: step 3", "1")
     assert (after.level, after.values["dropped_bad"]) == (Level.OK, "1")
@@ -111,7 +112,7 @@ def test_worst_fault_comes_first():
     health.note(Fault(Level.WARN, "stamp", "is 0"))
     health.set_condition(Fault(Level.ERROR, "calibration", "k[0] is 0"))
 
-    assert report(health, 2) [:2] == (Level.ERROR, "calibration: k[0] is 0; stamp: is 0")
+    assert report(health, 2)[:2] == (Level.ERROR, "calibration: k[0] is 0; stamp: is 0")
 
 
 def test_latency_over_its_limits_is_told():

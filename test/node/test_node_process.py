@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -25,8 +25,8 @@ EXIT_S = 20.0  # spec: SIGINT or SIGTERM in any state ends the process within th
 class NodeProcess:
     """`python -m mfuser_ros.node` with its output read line by line."""
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "mfuser_ros.node", "--ros-args", *arguments]
+    def __init__(self, *arguments: str, program: Sequence[str] = ("-m", "mfuser_ros.node")) -> None:
+        command = [sys.executable, *program, "--ros-args", *arguments]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "OMP_NUM_THREADS": "1",
@@ -68,8 +68,8 @@ class NodeProcess:
 def start() -> Iterator:
     processes: list[NodeProcess] = []
 
-    def start_node(*arguments: str) -> NodeProcess:
-        processes.append(NodeProcess(*arguments))
+    def start_node(*arguments: str, **options: Sequence[str]) -> NodeProcess:
+        processes.append(NodeProcess(*arguments, **options))
         return processes[-1]
 
     yield start_node
@@ -202,6 +202,38 @@ def test_two_signals_end_with_exit_code_0(graph, start):
 
     assert node.end(signal.SIGINT) == 0
     assert not any("Traceback" in line for line in node.lines), node.lines
+
+
+HANGING = """
+import sys
+from functools import partial
+from threading import Event
+
+from mfuser_ros.node import __main__, node
+from stand_in import StandIn
+
+class Hanging(StandIn):
+    def __call__(self, picture):
+        print("hanging", flush=True)
+        Event().wait()
+
+node.MFuserNode = partial(node.MFuserNode, load=lambda settings: Hanging())
+__main__.STOP_TIMEOUT_S = 0.5
+sys.exit(__main__.main())
+"""
+
+
+def test_signal_while_the_network_hangs_ends_with_exit_code_0(graph, start, monkeypatch):
+    from sensor_msgs.msg import Image
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    node = start(program=("-c", HANGING))
+    images = graph.publisher(Image, "/front/image_raw")
+    graph.wait(images.get_subscription_count, "the node does not subscribe", 60)
+    message = Image(height=2, width=2, step=6, encoding="rgb8", data=array.array("B", bytes(12)))
+    graph.repeat(lambda: images.publish(message), lambda: "hanging" in node.lines, "no picture in work", 20)
+
+    assert node.end(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize(

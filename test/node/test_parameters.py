@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_shipped_file_is_what_the_table_says():
     assert (REPOSITORY / "config" / "segment.param.yaml").read_text() == yaml_text(), (
-        'write it again: python -c "from mfuser_ros.node.parameters import yaml_text; print(yaml_text(), end=\'\')"'
+        "write it again: python -c \"from mfuser_ros.node.parameters import yaml_text; print(yaml_text(), end='')\""
     )
 
 

@@ -142,7 +142,13 @@ def test_rate_is_held_whatever_the_source_sends(source_hz, max_rate):
     gate = StampGate()
 
     actions = [
-        judge(gate, NOW + seconds(step / source_hz), now=NOW + seconds(step / source_hz), arrival=seconds(1 + step / source_hz), max_rate=max_rate).action
+        judge(
+            gate,
+            NOW + seconds(step / source_hz),
+            now=NOW + seconds(step / source_hz),
+            arrival=seconds(1 + step / source_hz),
+            max_rate=max_rate,
+        ).action
         for step in range(source_hz * 10)
     ]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mfuser_ros.drivable import CameraModel
 from mfuser_ros.errors import CalibrationError, ConfigurationError
 from mfuser_ros.node.calibration import check_pose, intrinsics, pose_matrix
 
@@ -104,6 +108,26 @@ def test_camera_info_that_cannot_be_used_is_refused_with_one_line(changes, text)
 
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = st.floats(width=64) | st.integers(-2000, 2000).map(float)
+
+
+@given(
+    k=st.lists(NUMBERS, min_size=9, max_size=9) | st.just(K),
+    d=st.lists(NUMBERS, max_size=9),
+    model=st.sampled_from(["plumb_bob", "rational_polynomial", "equidistant", "", "other"]),
+    size=st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
+    binning=st.integers(0, 70000),
+    rectified=st.booleans(),
+)
+@settings(deadline=None)
+def test_whatever_a_camera_info_holds_it_is_a_camera_or_an_error_of_ours(k, d, model, size, binning, rectified):
+    info = camera_info(k=k, d=d, distortion_model=model, width=size[0], height=size[1], binning_x=binning)
+
+    with contextlib.suppress(CalibrationError):
+        found = intrinsics(info, rectified=rectified)
+        CameraModel(*found)
 
 
 def test_uncalibrated_projection_of_a_rectified_picture_is_refused():

@@ -1,0 +1,115 @@
+"""Fills the tables of README.md from the code and from measured files: `make docs`.
+
+A table stands between <!-- NAME --> and <!-- /NAME -->. Figures come from docs/benchmarks/*.json, which
+`mfuser bench --json` and `mfuser evaluate --out` (summary.json) write, and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mfuser_ros.commands.app import app
+from mfuser_ros.node import launching, parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks"
+
+Json = dict[str, Any]
+
+
+def picture() -> str:
+    """The frame of the demo that stands at the top, once there is one."""
+    file = "docs/pictures/overlay.jpg"
+    words = "A frame of the demo: picture, classes and the drivable area from above"
+    return f"![{words}]({file})" if (ROOT / file).exists() else ""
+
+
+def commands() -> str:
+    """One line per verb of the command."""
+    verbs = [(entry.callback.__name__, entry.callback) for entry in app.registered_commands]
+    for group in app.registered_groups:
+        inner = group.typer_instance.registered_commands
+        verbs += [(f"{group.name} {entry.callback.__name__}", entry.callback) for entry in inner]
+    lines = ["| `mfuser` | does |", "|---|---|"]
+    for name, verb in sorted(verbs):
+        paragraph = " ".join(verb.__doc__.split("\n\n")[0].split())
+        lines.append(f"| `{name}` | {paragraph} |")
+    return "\n".join(lines)
+
+
+def launch_arguments() -> str:
+    """One line per argument of the launch file."""
+    lines = ["| argument | default | meaning |", "|---|---|---|"]
+    for name, (default, description) in launching.arguments().items():
+        shown = default.replace(str(ROOT), "share/mfuser_ros")
+        lines.append(f"| `{name}` | {f'`{shown}`' if shown else ''} | {description} |")
+    return "\n".join(lines)
+
+
+def speed(files: list[tuple[str, Json]]) -> str:
+    """Rows of `mfuser bench`: whole pictures and the drivable area."""
+    lines = ["| what | on | size | batch | p50 ms | p95 ms | peak MB | measured |", "|---|---|---|---|---|---|---|---|"]
+    for name, content in files:
+        environment = content["environment"]
+        for row in content["rows"]:
+            if row["what"] not in ("frame", "drivable"):
+                continue
+            what = f"`{row['model']}`, {row['precision']}, all steps" if row["what"] == "frame" else "drivable area"
+            on = f"{row['device_name']}, {row['threads']} threads" if row["device"] == "cpu" else row["device_name"]
+            lines.append(
+                f"| {what} | {on} | {row['size']} | {row['batch']} | {row['ms']['p50']:.1f} | {row['ms']['p95']:.1f} "
+                f"| {row['peak_rss_mb']:.0f} | [{environment['date']}](docs/benchmarks/{name}) |"
+            )
+    return "\n".join(lines) if len(lines) > 2 else "Not measured yet: `make bench` measures."
+
+
+def accuracy(files: list[tuple[str, Json]]) -> str:
+    """Summaries of `mfuser evaluate`."""
+    lines = ["| set | pictures | model | mIoU | road IoU | pixel accuracy |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| [{content['input']}](docs/benchmarks/{name}) | {content['frames']} | `{content['model']['name']}` "
+        f"| {_percent(content['miou'])} | {_percent(content['road']['iou'])} | {_percent(content['pixel_accuracy'])} |"
+        for name, content in files
+    ]
+    return "\n".join(lines) if len(lines) > 2 else "Not measured yet: `mfuser evaluate` measures."
+
+
+def filled(text: str, tables: dict[str, str]) -> str:
+    """`text` with each table between its marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    for name, table in tables.items():
+        pattern = rf"(<!-- {name} -->)\n.*?(<!-- /{name} -->)"
+        text, count = re.subn(
+            pattern, lambda found, table=table: "\n".join(filter(None, [found[1], table, found[2]])), text, flags=re.S
+        )
+        if count != 1:
+            raise ValueError(f"{README.name}: <!-- {name} --> ... <!-- /{name} --> stands there {count} times")
+    return text
+
+
+def tables() -> dict[str, str]:
+    """Every table by its mark."""
+    files = [(file.name, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(BENCHMARKS.glob("*.json"))]
+    return {
+        "picture": picture(),
+        "commands": commands(),
+        "launch": launch_arguments(),
+        "parameters": parameters.markdown_table().rstrip("\n"),
+        "speed": speed([(name, content) for name, content in files if "rows" in content]),
+        "accuracy": accuracy([(name, content) for name, content in files if "miou" in content]),
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8"), tables()), encoding="utf-8")

@@ -1,0 +1,72 @@
+"""README says what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+
+pytestmark = pytest.mark.skipif(not README.exists(), reason="needs the source checkout")
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_of_the_readme_are_up_to_date(tables):
+    text = README.read_text(encoding="utf-8")
+
+    assert tables.filled(text, tables.tables()) == text, "run `make docs`"
+
+
+def test_measured_rows_become_a_table(tables):
+    frame = {
+        "what": "frame", "model": "small", "device": "cpu", "device_name": "CPU X", "threads": 2, "size": "1280x720",
+        "batch": 1, "precision": "float32", "ms": {"p50": 250.04, "p95": 300.0}, "peak_rss_mb": 700.2,
+    }  # fmt: skip
+    content = {"environment": {"date": "2026-01-02"}, "rows": [frame, {"what": "start"}]}
+
+    lines = tables.speed([("x.json", content)]).splitlines()
+
+    assert len(lines) == 3
+    assert lines[2] == (
+        "| `small`, float32, all steps | CPU X, 2 threads | 1280x720 | 1 | 250.0 | 300.0 | 700 "
+        "| [2026-01-02](docs/benchmarks/x.json) |"
+    )
+
+
+def test_evaluation_becomes_a_row(tables):
+    content = {
+        "input": "camvid/dusk", "frames": 124, "model": {"name": "small"}, "miou": 0.625, "road": {"iou": None},
+        "pixel_accuracy": 0.9,
+    }  # fmt: skip
+
+    row = tables.accuracy([("dusk.json", content)]).splitlines()[2]
+
+    assert row == "| [camvid/dusk](docs/benchmarks/dusk.json) | 124 | `small` | 62.5 | - | 90.0 |"
+
+
+def test_missing_mark_is_an_error(tables):
+    with pytest.raises(ValueError, match="<!-- speed -->"):
+        tables.filled("no mark", {"speed": "table"})
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/training.md"])
+def test_links_lead_to_files(document):
+    path = ROOT / document
+    text = path.read_text(encoding="utf-8")
+
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
+        assert (path.parent / target).exists(), f"{document} links to {target}"
