@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mfuser_ros.inference import Segmentation  # torch is loaded when the node is configured
 
 LOG_PERIOD_NS = 5 * SECOND_NS
+MAX_TOLD = 50  # different warnings: a source that sends nonsense must not fill log and memory
 GEOMETRY_FAULTS = ("no_camera_info", "size_mismatch", "frame_id", "no_pose")
 
 
@@ -100,7 +101,7 @@ class Camera:
 
     def warn_once(self, key: str, text: str) -> bool:
         """Log a line the first time that `key` occurs; returns whether it is the first."""
-        if key in self._told:
+        if key in self._told or len(self._told) >= MAX_TOLD:
             return False
         self._told.add(key)
         self._logger.warning(f"{self.settings.name}: {text}")

@@ -53,8 +53,38 @@ def test_bad_image_gives_no_mask_and_one_line(bench, changes, level, text):
     assert [mask.header.stamp for mask in bench.masks] == [bench.masks[0].header.stamp, good.header.stamp]
     assert "\n" not in status.message
     assert len(bench.lines(text)) == 1
-    bench.wait_for_status(levels()[0])  # and it is over once it was told
     assert text in bench.values()["last_error"]
+
+
+def test_fault_of_one_picture_is_over_once_it_was_told(bench):
+    bench = bench(grid__enabled=False, diagnostics__stale_after=30.0, diagnostics__warn_latency=60.0)
+    bench.segment(RGB)
+    bench.send(RGB, encoding="16UC1")
+    bench.wait_for_status(levels()[2], "encoding: ")
+
+    status = bench.wait_for_status(levels()[0], "running")
+
+    assert "16UC1" in {entry.key: entry.value for entry in status.values}["last_error"]
+
+
+def test_nonsense_without_end_does_not_fill_the_log(graph):
+    from types import SimpleNamespace
+
+    from mfuser_ros.node.camera import MAX_TOLD, Camera
+    from mfuser_ros.node.health import CameraHealth, Limits
+    from mfuser_ros.node.images import ImageError
+    from mfuser_ros.node.settings import settings
+    from mfuser_ros.node.topics import Topics
+
+    health = CameraHealth("cpu", "small", "")
+    camera = Camera(graph.node, Topics(graph.node, print), settings({}).cameras[0], health)
+
+    told = [camera.warn_once(f"kind {number}", "a warning") for number in range(3 * MAX_TOLD)]
+    for number in range(200):
+        camera.reject(ImageError("encoding", "nonsense"), SimpleNamespace(encoding=f"nonsense{number}"))
+
+    assert sum(told) == MAX_TOLD
+    assert health.report(0, Limits(1, 1, 1), regular=True).values["dropped_bad"] == "200"
 
 
 def test_bad_image_does_not_push_out_a_good_one_that_waits(bench):

@@ -296,7 +296,7 @@ def test_times_are_published_for_every_picture(bench):
 def test_diagnostics_tell_a_working_camera(bench):
     from diagnostic_msgs.msg import DiagnosticStatus
 
-    bench = bench(diagnostics__warn_latency=60.0, diagnostics__error_latency=60.0, grid__enabled=False)
+    bench = bench(diagnostics__warn_latency=60.0, diagnostics__stale_after=60.0, grid__enabled=False)
     bench.segment(picture())
 
     status = bench.wait_for_status(DiagnosticStatus.OK, "running")

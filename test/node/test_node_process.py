@@ -19,6 +19,8 @@ import pytest
 import mfuser_ros
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL_WEIGHTS = REPOSITORY / "models" / "small.safetensors"
+PICTURE = REPOSITORY / "test" / "data" / "pictures" / "highway_300.jpg"
 EXIT_S = 20.0  # spec: SIGINT or SIGTERM in any state ends the process within this time
 
 
@@ -184,6 +186,38 @@ def test_process_segments_real_messages(graph, start, small_file):
     assert set(grid.data) <= {-1, 0, 100}
 
     assert node.end(signal.SIGINT) == 0
+
+
+@pytest.mark.skipif(not SMALL_WEIGHTS.exists(), reason=f"{SMALL_WEIGHTS.relative_to(REPOSITORY)} is missing")
+@pytest.mark.skipif(not PICTURE.exists(), reason=f"{PICTURE.relative_to(REPOSITORY)} is missing")
+def test_shipped_model_segments_a_real_picture(graph, start):
+    from sensor_msgs.msg import CompressedImage, Image
+
+    node = start("-p", "device:=cpu", "-p", "front.transport:=compressed", "-p", "max_age:=0")
+    masks = graph.collect(Image, "/mfuser/front/mask")
+    images = graph.publisher(CompressedImage, "/front/image_raw/compressed")
+    graph.wait(images.get_subscription_count, "the node does not subscribe", 60)
+    message = CompressedImage(format="jpeg", data=array.array("B", PICTURE.read_bytes()))
+    message.header.frame_id = "front_optical"
+
+    def publish() -> None:
+        message.header.stamp = graph.node.get_clock().now().to_msg()
+        images.publish(message)
+
+    graph.repeat(publish, lambda: masks, f"no mask: {node.lines}", 60)
+
+    mask = np.array(masks[0].data, np.uint8).reshape(masks[0].height, masks[0].width)
+    assert mask.shape == (720, 1280)
+    for name, class_id, rows, columns in (
+        ("sky", 10, slice(50, 200), slice(300, 900)),
+        ("road", 0, slice(500, 640), slice(550, 850)),
+        ("car", 13, slice(440, 510), slice(990, 1120)),
+    ):
+        assert (mask[rows, columns] == class_id).mean() > 0.8, name
+    picture = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    expected = mfuser_ros.load("small", device="cpu")(picture).mask
+    assert (mask == expected).mean() > 0.99  # another number of threads may round the last bit otherwise
+    assert node.end(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
