@@ -267,6 +267,8 @@ class Pipeline:
         camera.publish_camera_info(header, work.height, work.width)
         if settings.grid_enabled:
             self._publish_drivable(work, result)
+        else:
+            self._drivable.retract(self._now_ns())
         if result is not None:
             camera.publish_overlay(header, result, time.monotonic_ns(), settings)
         return unknown_share

@@ -96,7 +96,8 @@ def test_grid_may_be_turned_off_and_on(bench, road, forward):
     grids = len(bench.grids)
     for _ in range(3):
         bench.segment(road)
-    assert all(set(grid.data) == {-1} for grid in bench.grids[grids:])
+    bench.wait(lambda: len(bench.grids) > grids, "the latched grid stands")
+    assert [set(grid.data) for grid in bench.grids[grids:]] == [{-1}]
 
     assert bench.set_parameters(grid__enabled=True)[0].successful
     assert 0 in bench.segment_with_grid(road).data
