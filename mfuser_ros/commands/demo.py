@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PACKED_BAG = "test/data/highway"
+PACKED_ROI = (0, 0, 1280, 656)  # below it the vehicle's own bonnet hides the road
 LINE_EVERY_S = 5.0
 """How often a line tells the state where no terminal shows a bar."""
 
@@ -28,6 +29,12 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo_output"),
     topic: Annotated[str | None, typer.Option(help="Picture topic, where the bag has several.")] = None,
+    roi: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(
+            help="Part of the picture to look at (px), such as all but the bonnet.", metavar="X Y WIDTH HEIGHT"
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     frames: Annotated[int | None, typer.Option(min=1, help="Play only the first N frames.")] = None,
@@ -41,11 +48,12 @@ def demo(
 
     Example: mfuser demo test/data/highway --out demo_output
     """
-    played = _packed_bag() if bag is None else bag
+    if bag is None:
+        bag, roi = _packed_bag(), roi or PACKED_ROI
     _require_ros()
     from mfuser_ros.node.demo import DemoSettings, run_demo  # noqa: PLC0415  rclpy, plotly and PyAV take their time
 
-    settings = DemoSettings(played, out, topic, model, device, frames, _domain(domain_id))
+    settings = DemoSettings(bag, out, topic, roi, model, device, frames, _domain(domain_id))
     with _Display(quiet) as display:
         files = run_demo(settings, display)
     if not quiet:

@@ -55,6 +55,20 @@ class CameraModel:
         self.D, self.model = _checked_lens(D, model)
         self._reach = _reach(self.model, self.D)
 
+    def cropped(self, x: int, y: int, width: int, height: int) -> CameraModel:
+        """The camera that sees a part of the picture: the same lens, the principal point counted from its corner.
+
+        Args:
+            x: column of the part's upper left pixel.
+            y: its row.
+            width: of the part, pixels.
+            height: of the part, pixels.
+        """
+        K = self.K.copy()
+        K[0, 2] -= x
+        K[1, 2] -= y
+        return CameraModel(width, height, K, self.D[: max(_COEFFICIENTS[self.model])], self.model)
+
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for two cameras that see alike."""

@@ -19,6 +19,7 @@ from mfuser_ros.node.calibration import Intrinsics, intrinsics, pose_matrix
 from mfuser_ros.node.health import CameraHealth, Fault, Level
 from mfuser_ros.node.images import ImageError, encoding_of
 from mfuser_ros.node.outgoing import PictureMessage
+from mfuser_ros.node.roi import Region
 from mfuser_ros.node.settings import CameraSettings, Settings
 from mfuser_ros.node.stamps import SECOND_NS, StampGate
 from mfuser_ros.node.topics import Topics
@@ -42,7 +43,7 @@ class Calibration(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a picture was seen from."""
+    """Where a picture, or the region of it that is looked at, was seen from."""
 
     model: CameraModel
     T_ground_camera: np.ndarray  # (4, 4), the ground is z = 0
@@ -222,7 +223,8 @@ class Camera:
             return None
         T = pose_matrix(pose)
         T[2, 3] -= ground_z
-        return Geometry(known.model, T)
+        region = self.settings.roi
+        return Geometry(known.model if region is None else known.model.cropped(*region), T)
 
     def _geometry_fault(self, header: Header, height: int, width: int) -> Fault | None:
         name, known = self.settings.name, self._calibration
@@ -256,9 +258,12 @@ def _resolved(node: Node, parameter: str, topic: str) -> str:
         raise ConfigurationError(f"{parameter} is '{topic}': give a valid ROS topic name") from error
 
 
-def view_of(result: Segmentation, geometry: Geometry) -> View:
-    """A result with the place from which it was seen."""
-    return View(result.mask, result.confidence, geometry.model, geometry.T_ground_camera)
+def view_of(result: Segmentation, geometry: Geometry, region: Region | None) -> View:
+    """A result with the place from which it was seen; of a region, so that its lower edge counts as the view's."""
+    mask, confidence = result.mask, result.confidence
+    if region is not None:
+        mask, confidence = region.cut(mask), region.cut(confidence)
+    return View(mask, confidence, geometry.model, geometry.T_ground_camera)
 
 
 def _alike(one: Intrinsics, other: Intrinsics) -> bool:

@@ -48,6 +48,7 @@ class DemoSettings:
         bag: to play.
         out: folder for the results.
         topic: pictures to play; None: the only picture topic of the bag.
+        roi: x, y, width, height of the part of the picture that is looked at; None: the whole.
         model, device: as the node's parameters.
         frames: play only the first ones; None: all.
         domain_id: ROS domain of the two processes.
@@ -56,6 +57,7 @@ class DemoSettings:
     bag: Path
     out: Path
     topic: str | None
+    roi: tuple[int, int, int, int] | None
     model: str
     device: str
     frames: int | None
@@ -223,6 +225,8 @@ def _parameters(settings: DemoSettings, drive: _Drive, pose: LanePose | None) ->
         "device": settings.device,
         "grid.enabled": pose is not None,
     }
+    if settings.roi is not None:
+        parameters["front.roi"] = list(settings.roi)
     if pose is not None:
         parameters["front.pose"] = pose_parameter(pose.T_vehicle_camera)
     return parameters

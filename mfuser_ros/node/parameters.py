@@ -118,6 +118,14 @@ PER_CAMERA = (
         "Optical frame in grid.frame: x y z (m) roll pitch yaw (rad, fixed axes), each with a point. Unset: no grid.",
         length=(6, 6),
     ),
+    Parameter(
+        "<cam>.roi",
+        "int[]",
+        None,
+        "Part of the picture that is looked at (px): x y width height; the rest is 255. Unset: the whole picture.",
+        range=(0, 8192),
+        length=(4, 4),
+    ),
     Parameter("<cam>.rectified", "bool", False, "Pictures are undistorted; assumed for topics named image_rect*."),
 )
 """Rows that exist once for each camera."""

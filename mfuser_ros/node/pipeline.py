@@ -206,6 +206,13 @@ class Pipeline:
         height, width = picture.shape[:2]
         header = frame.message.header
         camera.note_picture(header, encoding_of(frame.message), picture)
+        region = camera.settings.roi
+        if region is not None and not region.lies_in(height, width):
+            text = (
+                f"{camera.settings.name}.roi is {list(region)}, outside the {width}x{height} picture: make it smaller"
+            )
+            camera.drop("dropped_bad", Fault(Level.ERROR, "roi", text))
+            return
         result = self._segment(camera, picture)
         work = _Work(camera, header, height, width, frame.stamp_ns, generation, settings)
         unknown_share = self._publish(work, result)
@@ -245,7 +252,10 @@ class Pipeline:
             threshold = self._threshold()
             if self._segmenter.threshold != threshold:
                 self._segmenter.threshold = threshold
-            result = self._segmenter(picture)
+            region = camera.settings.roi
+            result = self._segmenter(picture if region is None else region.cut(picture))
+            if region is not None:
+                result = region.spread(result, picture)
             for array in (result.mask, result.confidence):
                 if array.shape != picture.shape[:2] or array.dtype != np.uint8:
                     raise InferenceError(f"result is {array.dtype} {array.shape} for a picture of {picture.shape[:2]}")
@@ -282,7 +292,9 @@ class Pipeline:
             self._drivable.publish_unknown(stamp)
             return
         try:
-            self._drivable.update(camera.settings.name, view_of(result, geometry), stamp, work.settings)
+            self._drivable.update(
+                camera.settings.name, view_of(result, geometry, camera.settings.roi), stamp, work.settings
+            )
         except Exception as error:  # the mask is out already, and a grid that may be wrong must not stay
             camera.tell_condition(Fault(Level.ERROR, "drivable_area", one_line(error)))
             self._drivable.publish_unknown(stamp)

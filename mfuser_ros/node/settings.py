@@ -10,6 +10,7 @@ from typing import Any
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.node.calibration import check_pose, pose_matrix
 from mfuser_ros.node.parameters import RESERVED_NAMES, rows
+from mfuser_ros.node.roi import Region
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class CameraSettings:
     transport: str
     frame_id: str
     pose: tuple[float, ...] | None
+    roi: Region | None
     rectified: bool
 
 
@@ -109,12 +111,22 @@ def settings(values: Mapping[str, object]) -> Settings:
 
 def _camera(name: str, checked: Mapping[str, Any]) -> CameraSettings:
     of_camera = {key[len(name) + 1 :]: value for key, value in checked.items() if key.startswith(f"{name}.")}
+    of_camera["roi"] = _region(f"{name}.roi", of_camera["roi"])
     camera = CameraSettings(name=name, **of_camera)
     if not camera.image_topic:
         raise ConfigurationError(f"{name}.image_topic is empty: name the topic of the camera's pictures")
     if camera.pose is not None:
         check_pose(pose_matrix(camera.pose), ground_z=checked["ground.z"], name=f"{name}.pose")
     return camera
+
+
+def _region(name: str, value: tuple[int, ...] | None) -> Region | None:
+    if value is None:
+        return None
+    region = Region(*value)
+    if min(region.width, region.height) < 64:
+        raise ConfigurationError(f"{name} is {list(value)}: give x y width height, both sides 64 or more")
+    return region
 
 
 def _threshold(value: float) -> float | None:

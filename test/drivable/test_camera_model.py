@@ -102,3 +102,17 @@ def test_no_coefficients_means_none_of_them_bends(model):
     centre = CameraModel(640, 480, K, (), model).project(np.array([[0.0, 0, 1], [1e-4, 0, 1]]))
 
     np.testing.assert_allclose(centre, [[320, 240], [320.05, 240]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "D"),
+    [("plumb_bob", [-0.2, 0.05, 0.001, 0, 0]), ("rational_polynomial", [0.1] * 8), ("equidistant", [0.01, 0, 0, 0])],
+)
+def test_part_of_a_picture_sees_its_pixels_along_the_rays_of_the_whole(model, D):
+    camera = CameraModel(640, 480, [500, 0, 320, 0, 510, 240, 0, 0, 1], D, model)
+
+    part = camera.cropped(100, 50, 300, 200)
+
+    pixels = np.array([[0.0, 0.0], [299.0, 199.0], [150.5, 20.25]])
+    assert (part.width, part.height) == (300, 200)
+    np.testing.assert_allclose(part.rays(pixels), camera.rays(pixels + np.array([100, 50])), atol=1e-12)

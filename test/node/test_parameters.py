@@ -26,7 +26,7 @@ def test_shipped_file_holds_every_parameter_at_its_default():
 
     optional = {row.name for row in rows(["front"]) if row.default is None}
     assert set(values) | optional == {row.name for row in rows(["front"])}
-    assert optional == {"front.pose"}
+    assert optional == {"front.pose", "front.roi"}
     assert settings(values) == settings({})
 
 
