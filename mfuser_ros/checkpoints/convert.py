@@ -12,11 +12,21 @@ import torch
 from torch import Tensor
 
 from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints.keymap import LAYOUTS, KeyMap, Layout, map_keys
-from mfuser_ros.checkpoints.store import WEIGHTS, ModelCard, ModelFile, read_tensors, save_model, sha256
+from mfuser_ros.checkpoints.keymap import LAYOUTS, KeyMap, Layout, find_variant, map_keys
+from mfuser_ros.checkpoints.store import (
+    WEIGHTS,
+    ModelCard,
+    ModelFile,
+    TokenIds,
+    class_token_ids,
+    read_tensors,
+    save_model,
+    sha256,
+)
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network.config import PRESETS, Architecture
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.text import TextEncoder
 
 LICENCE = "not stated by the authors of the checkpoint: for your own use, do not pass on"
 
@@ -32,33 +42,46 @@ class Conversion:
 
 
 def convert(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, preset: str = "eva02-l", licence: str = LICENCE
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    preset: str | None = None,
+    licence: str = LICENCE,
+    token_ids: TokenIds | None = None,
 ) -> Conversion:
     """Turn a published MFuser checkpoint into NAME.safetensors and NAME.yaml.
 
     Args:
         source: .pth as published (read without running code in it), or .safetensors with the same names.
         target: path of the .safetensors to write.
-        preset: the variant that was published.
+        preset: the variant that was published; found by its names if None.
         licence: of the weights; the published ones state none.
+        token_ids: (classes, tokens) ids of the class names in the order of the vocabulary. `siglip-l` needs them,
+            because its tokenizer does not ship with us; for the others they take the place of the tokenizer's.
 
     Raises:
         CheckpointError: the preset has no layout, the file is missing, corrupt or holds more than tensors, or its
             weights are not exactly those of the preset.
+        ConfigurationError: the token ids are missing or do not fit the text tower.
     """
-    if preset not in LAYOUTS:
+    if preset is not None and preset not in LAYOUTS:
         raise CheckpointError(f"preset {preset!r}: cannot be converted: choose one of {', '.join(LAYOUTS)}")
     path = Path(source)
-    architecture = PRESETS[preset]
     published = read_published(path)
+    preset = preset or find_variant(published, source=str(path))
+    architecture = PRESETS[preset]
     with torch.device("meta"):  # only names and shapes are needed; the weights come from the file
         network = MFuser(architecture)
     keys = map_keys(published, LAYOUTS[preset], source=str(path))
     network.load_state_dict(_renamed(published, keys, network.state_dict(), architecture, str(path)), assign=True)
+    names = vocabulary.load().names
+    if isinstance(network.text, TextEncoder):
+        network.text.set_token_ids(class_token_ids(network.text.config, names, token_ids))  # refuses what does not fit
     card = ModelCard(
         name=Path(target).stem,
         architecture=architecture,
-        vocabulary=vocabulary.load().names,
+        vocabulary=names,
+        token_ids=token_ids,
         threshold=0.0,  # neither was ever fitted for these weights
         temperature=1.0,
         licence=licence,
@@ -105,6 +128,35 @@ def to_ours(
     return _renamed(published, map_keys(published, layout, source=source), expected, architecture, source)
 
 
+def gather(published: Mapping[str, Tensor], renamed: Mapping[str, str], *, source: str) -> dict[str, Tensor]:
+    """Weights by our names, their parts stacked and their matrices turned as the marks of the names say.
+
+    Args:
+        published: weights by published names.
+        renamed: published names -> ours with marks, as `map_keys` gives them.
+        source: where the weights come from, for the message.
+
+    Raises:
+        CheckpointError: a part is missing.
+    """
+    marks: dict[str, dict[str, str]] = {}
+    for their, target in renamed.items():
+        our, _, mark = target.partition("@")
+        marks.setdefault(our, {})[mark] = their
+    ours: dict[str, Tensor] = {}
+    for our, parts in marks.items():
+        if "" in parts:
+            ours[our] = published[parts[""]]
+        elif "T" in parts:
+            ours[our] = published[parts["T"]].T.contiguous()
+        else:
+            for part in "qkv":
+                if part not in parts:
+                    raise CheckpointError(f"{source}: part {part} of {our} is missing beside {min(parts.values())}")
+            ours[our] = torch.cat([published[parts[part]] for part in "qkv"])
+    return ours
+
+
 def _renamed(
     published: Mapping[str, Tensor],
     keys: KeyMap,
@@ -113,17 +165,21 @@ def _renamed(
     source: str,
 ) -> dict[str, Tensor]:
     name = architecture.name
-    ours: dict[str, Tensor] = {}
-    for theirs, our in keys.renamed.items():
-        tensor = published[theirs]
+    theirs = {our.partition("@")[0]: their for their, our in keys.renamed.items()}
+    ours = gather(published, keys.renamed, source=source)
+    for our, tensor in ours.items():
         if our not in expected:
-            raise CheckpointError(f"{source}: {theirs} is no weight of {name}: choose the preset that it belongs to")
-        if tensor.shape != expected[our].shape:
             raise CheckpointError(
-                f"{source}: {theirs} has shape {tuple(tensor.shape)}, {name} needs {tuple(expected[our].shape)}: "
+                f"{source}: {theirs[our]} is no weight of {name}: choose the preset that it belongs to"
+            )
+        shape = expected[our].shape
+        if shape == (1,) * (len(shape) - tensor.ndim) + tensor.shape:
+            ours[our] = tensor.reshape(shape)  # published without batch axes
+        if ours[our].shape != shape:
+            raise CheckpointError(
+                f"{source}: {theirs[our]} has shape {tuple(tensor.shape)}, {name} needs {tuple(shape)}: "
                 "choose the preset that it belongs to"
             )
-        ours[our] = tensor
     for our, tensor in expected.items():
         if our in ours:
             continue

@@ -29,7 +29,7 @@ def golden():
 @pytest.fixture
 def tiny_preset(golden, monkeypatch):
     """`eva02-l` at the sizes of the golden, with a text vocabulary large enough for real class names."""
-    architecture = rebuild.eva_architecture(golden)
+    architecture = rebuild.architecture(golden)
     text = architecture.text.model_copy(update={"vocabulary": 49408})
     monkeypatch.setitem(PRESETS, "eva02-l", architecture.model_copy(update={"text": text}))
 
