@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from mfuser_ros.checkpoints.store import (
     ModelCard,
     ModelFile,
     TokenIds,
-    class_token_ids,
     read_tensors,
     save_model,
     sha256,
 )
-from mfuser_ros.errors import CheckpointError
-from mfuser_ros.network.config import PRESETS, Architecture
+from mfuser_ros.checkpoints.token_ids import read_token_ids
+from mfuser_ros.errors import CheckpointError, ConfigurationError
+from mfuser_ros.network.config import PRESETS, Architecture, SiglipText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import TextEncoder
 
@@ -35,6 +35,7 @@ LICENCE = "not stated by the authors of the checkpoint: for your own use, do not
 class Conversion:
     """A model file that was made, and what was left out on the way."""
 
+    preset: str
     file: ModelFile
     path: Path
     tensors: int
@@ -47,7 +48,7 @@ def convert(
     *,
     preset: str | None = None,
     licence: str = LICENCE,
-    token_ids: TokenIds | None = None,
+    tokens: Path | None = None,
 ) -> Conversion:
     """Turn a published MFuser checkpoint into NAME.safetensors and NAME.yaml.
 
@@ -56,13 +57,14 @@ def convert(
         target: path of the .safetensors to write.
         preset: the variant that was published; found by its names if None.
         licence: of the weights; the published ones state none.
-        token_ids: (classes, tokens) ids of the class names in the order of the vocabulary. `siglip-l` needs them,
-            because its tokenizer does not ship with us; for the others they take the place of the tokenizer's.
+        tokens: file with the token ids of the class names, or a sentencepiece model that gives them (see
+            `read_token_ids`). `siglip-l` needs one, because its tokenizer does not ship with us; the ids go into the
+            YAML. The other variants have their tokenizer.
 
     Raises:
         CheckpointError: the preset has no layout, the file is missing, corrupt or holds more than tensors, or its
             weights are not exactly those of the preset.
-        ConfigurationError: the token ids are missing or do not fit the text tower.
+        ConfigurationError: token ids are missing, are not wanted, or do not fit the text tower.
     """
     if preset is not None and preset not in LAYOUTS:
         raise CheckpointError(f"preset {preset!r}: cannot be converted: choose one of {', '.join(LAYOUTS)}")
@@ -70,13 +72,14 @@ def convert(
     published = read_published(path)
     preset = preset or find_variant(published, source=str(path))
     architecture = PRESETS[preset]
+    names = vocabulary.load().names
+    token_ids = _token_ids(architecture, names, tokens)
     with torch.device("meta"):  # only names and shapes are needed; the weights come from the file
         network = MFuser(architecture)
     keys = map_keys(published, LAYOUTS[preset], source=str(path))
     network.load_state_dict(_renamed(published, keys, network.state_dict(), architecture, str(path)), assign=True)
-    names = vocabulary.load().names
-    if isinstance(network.text, TextEncoder):
-        network.text.set_token_ids(class_token_ids(network.text.config, names, token_ids))  # refuses what does not fit
+    if token_ids is not None and isinstance(network.text, TextEncoder):
+        network.text.set_token_ids(token_ids)  # refuses those that its vocabulary does not have
     card = ModelCard(
         name=Path(target).stem,
         architecture=architecture,
@@ -88,7 +91,21 @@ def convert(
         provenance=f"converted by `mfuser convert` from {path.name}, SHA-256 {sha256(path)}",
     )
     file = save_model(network, card, target)
-    return Conversion(file, Path(target), len(keys.renamed), keys.dropped)
+    return Conversion(preset, file, Path(target), len(keys.renamed), keys.dropped)
+
+
+def _token_ids(architecture: Architecture, names: Sequence[str], tokens: Path | None) -> TokenIds | None:
+    text = architecture.text
+    if isinstance(text, SiglipText):
+        if tokens is None:
+            raise ConfigurationError(
+                f"{architecture.name}: its tokenizer does not ship with us: give --tokens, the token ids of the class "
+                "names or SigLIP's sentencepiece model"
+            )
+        return read_token_ids(tokens, names, text.tokens)
+    if tokens is not None:
+        raise ConfigurationError(f"{tokens}: {architecture.name} has its tokenizer with it: leave --tokens out")
+    return None
 
 
 def read_published(path: Path) -> dict[str, Tensor]:

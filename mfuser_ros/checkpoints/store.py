@@ -52,6 +52,8 @@ class ModelCard(BaseModel):
             raise ValueError(f"{len(self.vocabulary)} names for {self.architecture.classes} classes")
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("two classes have the same name")
+        if self.token_ids is not None and len(self.token_ids) != self.architecture.classes:
+            raise ValueError(f"token ids of {len(self.token_ids)} classes for {self.architecture.classes}")
         return self
 
 

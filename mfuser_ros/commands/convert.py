@@ -12,7 +12,11 @@ import typer
 def convert(
     source: Annotated[Path, typer.Argument(help="Published checkpoint: .pth, or .safetensors with the same names.")],
     target: Annotated[Path, typer.Argument(help="File to write, NAME.safetensors; NAME.yaml is written beside it.")],
-    preset: Annotated[str, typer.Option(help="Published variant of the checkpoint.")] = "eva02-l",
+    preset: Annotated[str | None, typer.Option(help="Published variant; found by the names if not given.")] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="Token ids of the class names (.yaml, .json) or a sentencepiece .model; siglip-l needs one."),
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, if you know it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
@@ -25,10 +29,10 @@ def convert(
     """
     from mfuser_ros.checkpoints import convert as conversion  # noqa: PLC0415  # imports torch
 
-    made = conversion.convert(source, target, preset=preset, licence=licence or conversion.LICENCE)
+    made = conversion.convert(source, target, preset=preset, licence=licence or conversion.LICENCE, tokens=tokens)
     if quiet:
         return
-    typer.echo(f"{made.path}: {made.tensors} tensors, SHA-256 {made.file.sha256}")
+    typer.echo(f"{made.path}: {made.preset}, {made.tensors} tensors, SHA-256 {made.file.sha256}")
     for reason, count in Counter(made.dropped.values()).items():
         first = next(name for name, why in made.dropped.items() if why == reason)
         more = f" and {count - 1} more" if count > 1 else ""
