@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import PRESETS, Architecture, SiglipText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import TextEncoder
+
+Fit = Callable[[str, Tensor, torch.Size], Tensor]
 
 LICENCE = "not stated by the authors of the checkpoint: for your own use, do not pass on"
 
@@ -77,7 +79,8 @@ def convert(
     with torch.device("meta"):  # only names and shapes are needed; the weights come from the file
         network = MFuser(architecture)
     keys = map_keys(published, LAYOUTS[preset], source=str(path))
-    network.load_state_dict(_renamed(published, keys, network.state_dict(), architecture, str(path)), assign=True)
+    ours = translate(published, keys, network.state_dict(), preset=architecture.name, source=str(path))
+    network.load_state_dict(ours, assign=True)
     if token_ids is not None and isinstance(network.text, TextEncoder):
         network.text.set_token_ids(token_ids)  # refuses those that its vocabulary does not have
     card = ModelCard(
@@ -142,7 +145,8 @@ def to_ours(
     """
     with torch.device("meta"):
         expected = MFuser(architecture).state_dict()
-    return _renamed(published, map_keys(published, layout, source=source), expected, architecture, source)
+    keys = map_keys(published, layout, source=source)
+    return translate(published, keys, expected, preset=architecture.name, source=source)
 
 
 def gather(published: Mapping[str, Tensor], renamed: Mapping[str, str], *, source: str) -> dict[str, Tensor]:
@@ -174,36 +178,53 @@ def gather(published: Mapping[str, Tensor], renamed: Mapping[str, str], *, sourc
     return ours
 
 
-def _renamed(
+def translate(
     published: Mapping[str, Tensor],
     keys: KeyMap,
     expected: Mapping[str, Tensor],
-    architecture: Architecture,
+    *,
+    preset: str,
     source: str,
+    fit: Fit | None = None,
 ) -> dict[str, Tensor]:
-    name = architecture.name
+    """Exactly the expected weights, by our names.
+
+    Args:
+        published: weights by published names.
+        keys: what becomes of each name.
+        expected: by our names, of the right shapes; `meta` tensors will do.
+        preset: name of the network, for the message.
+        source: where the weights come from, for the message.
+        fit: given our name, a weight and the shape that it should have, makes it fit; by default nothing does.
+
+    Raises:
+        CheckpointError: a weight is unknown, of another shape, or missing; the text names the first.
+    """
     theirs = {our.partition("@")[0]: their for their, our in keys.renamed.items()}
     ours = gather(published, keys.renamed, source=source)
     for our, tensor in ours.items():
         if our not in expected:
             raise CheckpointError(
-                f"{source}: {theirs[our]} is no weight of {name}: choose the preset that it belongs to"
+                f"{source}: {theirs[our]} is no weight of {preset}: choose the preset that it belongs to"
             )
         shape = expected[our].shape
-        if shape == (1,) * (len(shape) - tensor.ndim) + tensor.shape:
-            ours[our] = tensor.reshape(shape)  # published without batch axes
-        if ours[our].shape != shape:
+        missing_axes = len(shape) - tensor.ndim  # published without batch axes
+        fitted = tensor.reshape((1,) * missing_axes + tensor.shape)
+        if fit is not None:
+            fitted = fit(our, fitted, shape)
+        if fitted.shape != shape:
             raise CheckpointError(
-                f"{source}: {theirs[our]} has shape {tuple(tensor.shape)}, {name} needs {tuple(shape)}: "
+                f"{source}: {theirs[our]} has shape {tuple(tensor.shape)}, {preset} needs {tuple(shape)}: "
                 "choose the preset that it belongs to"
             )
+        ours[our] = fitted
     for our, tensor in expected.items():
         if our in ours:
             continue
         if our.endswith("num_batches_tracked"):  # counts training steps; older files lack it
             ours[our] = torch.zeros(tensor.shape, dtype=tensor.dtype)
             continue
-        raise CheckpointError(f"{source}: the weight that we call {our} is missing: the file is no whole {name}")
+        raise CheckpointError(f"{source}: the weight that we call {our} is missing: the file is no whole {preset}")
     return ours
 
 
