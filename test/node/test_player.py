@@ -108,7 +108,7 @@ def test_missing_topic_is_named_before_the_first_frame(tmp_path, stand_in):
     stand_in("--mute", "front/confidence")
     with (
         Player(image_topic="/front/image_raw", compressed=True, outputs=("confidence",)) as player,
-        pytest.raises(NodeError, match=r"no publisher of /mfuser/front/confidence after 6 s \(nodes seen: /mfuser\)"),
+        pytest.raises(NodeError, match=r"no publisher of /mfuser/front/confidence after 6 s \(nodes seen: /mfuser[,)]"),
     ):
         player.wait_for_node(deadline_s=6.0)
 
