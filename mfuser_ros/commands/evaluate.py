@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mfuser_ros.errors import DatasetError, MFuserError
+from mfuser_ros.commands.progress import track
+from mfuser_ros.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:
     from mfuser_ros.datasets.config import DatasetConfig
-    from mfuser_ros.datasets.packed import PackedDataset
+    from mfuser_ros.datasets.packed import PackedDataset, Sample
 
 
 def evaluate(
@@ -24,7 +25,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for summary.json.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threshold: Annotated[float, typer.Option(help="Less probable pixels are unknown, which counts as wrong.")] = 0.0,
-    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the network's input instead of the set's.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the network's input instead of the set's.")] = None,
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
@@ -34,25 +35,21 @@ def evaluate(
 
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
     """
-    try:
-        for source in inputs:
-            config, dataset = _open(source, data)
-            if calibrate:
-                _calibrate(config, dataset, model, device, _parsed(size) or config.size, quiet=quiet)
-                continue
-            summary = _evaluate_one(source, config, dataset, model, device, threshold, _parsed(size) or config.size)
-            if not quiet:
-                _print_table(summary)
-            if out is not None:
-                from mfuser_ros.evaluation.summary import write_summary  # noqa: PLC0415
+    for source in inputs:
+        config, dataset = _open(source, data)
+        samples = track(dataset, total=len(dataset), what=f"pictures of {source}", quiet=quiet)
+        if calibrate:
+            _calibrate(config, samples, model, device, _parsed(size) or config.size, quiet=quiet)
+            continue
+        summary = _evaluate_one(source, config, samples, model, device, threshold, _parsed(size) or config.size)
+        if not quiet:
+            _print_table(summary)
+        if out is not None:
+            from mfuser_ros.evaluation.summary import write_summary  # noqa: PLC0415
 
-                folder = out if len(inputs) == 1 else out / source.replace("/", "_")
-                path = write_summary(summary, folder)
-                if not quiet:
-                    print(path)
-    except MFuserError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+            path = write_summary(summary, out if len(inputs) == 1 else out / source.replace("/", "_"))
+            if not quiet:
+                print(path)
 
 
 def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
@@ -71,14 +68,14 @@ def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
 def _parsed(size: str | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    height, _, width = size.partition("x")
+    width, _, height = size.partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise DatasetError(f"--size {size}: write HEIGHTxWIDTH, such as 480x640")
+        raise ConfigurationError(f"--size {size}: write WIDTHxHEIGHT, such as 640x480")
     return int(height), int(width)
 
 
 def _evaluate_one(
-    source: str, config: DatasetConfig, dataset: PackedDataset, model: str, device: str, threshold: float,
+    source: str, config: DatasetConfig, samples: Iterable[Sample], model: str, device: str, threshold: float,
     size: tuple[int, int],
 ) -> dict[str, Any]:  # fmt: skip  # JSON
     import numpy as np  # noqa: PLC0415
@@ -93,7 +90,7 @@ def _evaluate_one(
     def probabilities(pictures: list[np.ndarray], label_size: tuple[int, int]) -> torch.Tensor:
         return torch.stack([torch.from_numpy(segmenter.probabilities(picture, label_size)) for picture in pictures])
 
-    result = evaluate(dataset, config, probabilities, threshold=threshold, batch=1)
+    result = evaluate(samples, config, probabilities, threshold=threshold, batch=1)
     return summarise(
         result,
         source=source,
@@ -105,7 +102,7 @@ def _evaluate_one(
 
 
 def _calibrate(
-    config: DatasetConfig, dataset: PackedDataset, model: str, device: str, size: tuple[int, int], *, quiet: bool
+    config: DatasetConfig, samples: Iterable[Sample], model: str, device: str, size: tuple[int, int], *, quiet: bool
 ) -> None:
     from mfuser_ros.checkpoints.store import load_model, locate  # noqa: PLC0415
     from mfuser_ros.evaluation.calibration import fit, write_fit  # noqa: PLC0415
@@ -115,7 +112,7 @@ def _calibrate(
     path = locate(model)
     target = choose_device(device)
     network, _ = load_model(path)
-    fitted = fit(dataset, config, network_probabilities(network.to(target), target, size))
+    fitted = fit(samples, config, network_probabilities(network.to(target), target, size))
     write_fit(path, fitted)
     if not quiet:
         print(

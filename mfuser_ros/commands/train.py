@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mfuser_ros.errors import MFuserError
-
 if TYPE_CHECKING:
     import torch
 
@@ -46,28 +44,24 @@ def train(
     from mfuser_ros.training.config import load_recipe  # noqa: PLC0415
     from mfuser_ros.training.loop import Limits, train  # noqa: PLC0415
 
-    try:
-        recipe = load_recipe(config)
-        if seed is not None:
-            recipe = recipe.model_copy(update={"seed": seed})
-        target = choose_device(device)
-        with _reporting(quiet) as report:
-            train(
-                recipe,
-                data=data,
-                towers=towers,
-                out=out,
-                device=target,
-                limits=Limits(steps or recipe.steps, minutes, session_minutes),
-                eager=eager,
-                resume=resume,
-                start=start,
-                validate=_validation(recipe, data, target),
-                report=report,
-            )
-    except MFuserError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
+    recipe = load_recipe(config)
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    target = choose_device(device)
+    with _reporting(quiet) as report:
+        train(
+            recipe,
+            data=data,
+            towers=towers,
+            out=out,
+            device=target,
+            limits=Limits(steps or recipe.steps, minutes, session_minutes),
+            eager=eager,
+            resume=resume,
+            start=start,
+            validate=_validation(recipe, data, target),
+            report=report,
+        )
 
 
 def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Validate:
@@ -126,7 +120,3 @@ def _print_row(row: Mapping[str, Any]) -> None:
 def _line(row: Mapping[str, Any]) -> str:
     words = (f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
     return "  ".join(words)
-
-
-if __name__ == "__main__":
-    typer.run(train)

@@ -34,7 +34,9 @@ def main(args: list[str] | None = None) -> int:
     stop = _Stop()
     try:
         return _run(stop, args)
-    except KeyboardInterrupt:
+    except BaseException:
+        if not stop.requested:
+            raise
         return 0
 
 
@@ -56,8 +58,12 @@ def _run(stop: _Stop, args: list[str] | None) -> int:
         # an interrupt that comes inside a destructor is swallowed by Python, hence the flag
         while context.ok() and not stop.requested:
             executor.spin_once(timeout_sec=0.5)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
+    except BaseException:
+        # an interrupt inside the middleware may come out as another error; asked to stop, the node stops
+        if not stop.requested:
+            raise
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)

@@ -154,7 +154,7 @@ class Player:
         end_s = time.monotonic() + deadline_s
         for what, is_there in waits:
             if not self._spin_until(self._or_failed(is_there), end_s):
-                seen = ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in self._others())) or "none"
+                seen = ", ".join(sorted({f"{space.rstrip('/')}/{name}" for name, space in self._others()})) or "none"
                 raise NodeError(f"no {what} after {deadline_s:g} s (nodes seen: {seen}): see the node's log")
             if self._has_failed():
                 raise NodeError(f"the node is not ready: {self._trouble}")

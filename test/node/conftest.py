@@ -135,9 +135,9 @@ class Bench:
         """The last status of the camera; None before the first."""
         return self.reports[-1].status[0] if self.reports else None
 
-    def wait_for_status(self, level: bytes, text: str = "") -> Any:
-        """The first status from now on with this level and text in its message."""
-        seen = len(self.reports)
+    def wait_for_status(self, level: bytes, text: str = "", *, after: int | None = None) -> Any:
+        """The first status with this level and text in its message: from now on, or after so many reports."""
+        seen = len(self.reports) if after is None else after
 
         def find() -> Any:
             for report in self.reports[seen:]:

@@ -372,9 +372,10 @@ def test_second_publisher_is_warned_of_once(bench):
 
     bench = bench(grid__enabled=False)
     bench.segment(RGB)
+    before = len(bench.reports)
     bench.graph.publisher(Image, "/front/image_raw")
 
-    bench.wait_for_status(levels()[1], "rivals: 2 publishers on /front/image_raw")
+    bench.wait_for_status(levels()[1], "rivals: 2 publishers on /front/image_raw", after=before)
     bench.segment(RGB)
     bench.wait(lambda: "rivals" not in bench.status().message, "the warning is over")
 

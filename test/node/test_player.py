@@ -78,7 +78,7 @@ def test_every_frame_gets_the_answer_with_its_own_stamp(tmp_path, stand_in):
         assert answer.grid[1:] == (0.5, -1.0, -2.0, "base_link")
         np.testing.assert_allclose(answer.contacts, [[7.5, -1.0, 0.3, 13.0]])
     assert player.class_map == '{"version": 1}'
-    assert player.times["processing_time_ms"] == [1.5, 1.5, 1.5]
+    assert player.times["processing_time_ms"] in ([1.5] * 2, [1.5] * 3)  # the last may come after the last mask
     assert player.diagnostics == {"model": "stand-in"}
 
 
@@ -108,7 +108,7 @@ def test_missing_topic_is_named_before_the_first_frame(tmp_path, stand_in):
     stand_in("--mute", "front/confidence")
     with (
         Player(image_topic="/front/image_raw", compressed=True, outputs=("confidence",)) as player,
-        pytest.raises(NodeError, match=r"no publisher of /mfuser/front/confidence after 6 s \(nodes seen: /mfuser\)"),
+        pytest.raises(NodeError, match=r"no publisher of /mfuser/front/confidence after 6 s \(nodes seen: /mfuser[,)]"),
     ):
         player.wait_for_node(deadline_s=6.0)
 
