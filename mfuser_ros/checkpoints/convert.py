@@ -75,7 +75,7 @@ def convert(
     preset = preset or find_variant(published, source=str(path))
     architecture = PRESETS[preset]
     names = vocabulary.load().names
-    token_ids = _token_ids(architecture, names, tokens)
+    token_ids = token_ids_for(architecture, names, tokens)
     with torch.device("meta"):  # only names and shapes are needed; the weights come from the file
         network = MFuser(architecture)
     keys = map_keys(published, LAYOUTS[preset], source=str(path))
@@ -97,7 +97,12 @@ def convert(
     return Conversion(preset, file, Path(target), len(keys.renamed), keys.dropped)
 
 
-def _token_ids(architecture: Architecture, names: Sequence[str], tokens: Path | None) -> TokenIds | None:
+def token_ids_for(architecture: Architecture, names: Sequence[str], tokens: Path | None) -> TokenIds | None:
+    """Token ids of class names from a file, for a text tower whose tokenizer does not ship with us; else None.
+
+    Raises:
+        ConfigurationError: the file is missing, is not wanted, or does not hold the ids.
+    """
     text = architecture.text
     if isinstance(text, SiglipText):
         if tokens is None:

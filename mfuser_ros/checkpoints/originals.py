@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfuser_ros.checkpoints.convert import Fit, read_published, translate
+from mfuser_ros import vocabulary
+from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, token_ids_for, translate
 from mfuser_ros.checkpoints.keymap import LAYOUTS, Table, map_keys
-from mfuser_ros.checkpoints.store import TokenIds
+from mfuser_ros.checkpoints.store import ModelCard, TokenIds, save_model, sha256
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network.config import PRESETS, Architecture
 from mfuser_ros.network.model import MFuser
@@ -118,6 +119,41 @@ def untrained(
         network.load_state_dict(ours, strict=False)
         dropped |= left_out
     return Untrained(network, dropped)
+
+
+def save_untrained(
+    vlm: Path, vfm: Path, target: Path, *, tokens: Path | None = None, licence: str = LICENCE
+) -> Conversion:
+    """Write the MFuser that training starts from as NAME.safetensors and NAME.yaml.
+
+    Args:
+        vlm: file of EVA02-CLIP-L, CLIP-L or SigLIP-L.
+        vfm: file of DINOv2-L without registers.
+        target: path of the .safetensors to write.
+        tokens: as for `convert`.
+        licence: of the weights.
+
+    Raises:
+        CheckpointError: a file is missing, corrupt or of another encoder, or the target cannot be written.
+        ConfigurationError: token ids are missing, are not wanted, or do not fit the text tower.
+    """
+    names = vocabulary.load().names
+    preset = find_original(read_original(vlm), source=str(vlm))
+    token_ids = token_ids_for(PRESETS[preset], names, tokens)
+    start = untrained(vlm, vfm, token_ids=token_ids)
+    sources = " and ".join(f"{path.name}, SHA-256 {sha256(path)}" for path in (vlm, vfm))
+    card = ModelCard(
+        name=target.stem,
+        architecture=start.network.architecture,
+        vocabulary=names,
+        token_ids=token_ids,
+        threshold=0.0,
+        temperature=1.0,
+        licence=licence,
+        provenance=f"untrained: towers by `mfuser convert --vfm` from {sources}; all other weights are random",
+    )
+    file = save_model(start.network, card, target)
+    return Conversion(preset, file, target, len(start.network.state_dict()), start.dropped)
 
 
 def read_original(path: Path) -> dict[str, Tensor]:

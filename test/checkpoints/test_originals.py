@@ -1,17 +1,22 @@
 """Files of the original encoders: renamed, resized as published, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from mfuser_ros.checkpoints import rebuild
+from mfuser_ros import vocabulary
+from mfuser_ros.checkpoints import load_model, rebuild
 from mfuser_ros.checkpoints.golden import read_golden
 from mfuser_ros.checkpoints.originals import DINOV2, ORIGINALS, fit_to, read_original, resize_positions, untrained
-from mfuser_ros.errors import CheckpointError
+from mfuser_ros.commands.convert import convert
+from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network import torchvision_mend
-from mfuser_ros.network.config import IMAGENET_MEAN, IMAGENET_STD, TowerConfig
+from mfuser_ros.network.config import IMAGENET_MEAN, IMAGENET_STD, PRESETS, TowerConfig
 from mfuser_ros.network.towers import build_tower
 
 torchvision_mend.mend()
@@ -160,6 +165,28 @@ def test_dinov2_keeps_its_numbers_where_nothing_is_resized(tmp_path, clip_archit
 
     for name, tensor in dino.state_dict().items():
         torch.testing.assert_close(start.network.vfm.net.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+def test_command_writes_an_untrained_model_that_loads(tmp_path, monkeypatch):
+    golden = read_golden(GOLDEN / "model_siglip_tiny")
+    monkeypatch.setitem(PRESETS, "siglip-l", rebuild.architecture(golden))
+    siglip_file(golden, tmp_path / "siglip.safetensors")
+    dino_file(tmp_path / "dino.pth")
+    ids = dict(zip(vocabulary.load().names, golden["in.texts"].tolist(), strict=True))
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    app = typer.Typer()
+    app.command()(convert)
+    files = [tmp_path / "siglip.safetensors", tmp_path / "start.safetensors", "--vfm", tmp_path / "dino.pth"]
+
+    result = CliRunner().invoke(app, [str(part) for part in (*files, "--tokens", tmp_path / "ids.json")])
+
+    assert result.exit_code == 0, result.output
+    network, file = load_model(tmp_path / "start.safetensors")
+    assert file.provenance.startswith("untrained: towers")
+    assert file.architecture.score_bias == pytest.approx(-1.7)
+    assert network.text.ids.tolist() == golden["in.texts"].tolist()
+    refused = CliRunner().invoke(app, [str(part) for part in (*files, "--preset", "siglip-l")])
+    assert isinstance(refused.exception, ConfigurationError)
 
 
 class Archive(torch.nn.Module):
