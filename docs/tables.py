@@ -59,7 +59,8 @@ def speed(files: list[tuple[str, Json]]) -> str:
             if row["what"] not in ("frame", "drivable"):
                 continue
             what = f"`{row['model']}`, {row['precision']}, all steps" if row["what"] == "frame" else "drivable area"
-            on = f"{row['device_name']}, {row['threads']} threads" if row["device"] == "cpu" else row["device_name"]
+            threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
+            on = f"{row['device_name']}, {threads}" if row["device"] == "cpu" else row["device_name"]
             lines.append(
                 f"| {what} | {on} | {row['size']} | {row['batch']} | {row['ms']['p50']:.1f} | {row['ms']['p95']:.1f} "
                 f"| {row['peak_rss_mb']:.0f} | [{environment['date']}](docs/benchmarks/{name}) |"
