@@ -21,13 +21,16 @@ def probabilities(scores: Tensor, temperature: float) -> Tensor:
     return scores / scores.sum(1, keepdim=True).clamp(min=1e-30)
 
 
-def best_class(probability: Tensor, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def best_class(
+    probability: Tensor, height: int, width: int, *, least_sum: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Enlarge the probabilities of one picture and take the best class of each pixel.
 
     Args:
-        probability: (K, h, w), sums to 1 over the classes.
+        probability: (K, h, w), sums to `least_sum` or more over the classes.
         height: of the picture, pixels.
         width: of the picture, pixels.
+        least_sum: over the classes at any place; less than 1 if the vocabulary leaves out classes of the model.
 
     Returns:
         labels: uint8 (height, width) best class.
@@ -37,17 +40,19 @@ def best_class(probability: Tensor, height: int, width: int) -> tuple[np.ndarray
         large = F.interpolate(probability[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
         best, labels = large.max(0)
         return labels.to(torch.uint8).cpu().numpy(), best.cpu().numpy()
-    return _best_class_on_cpu(probability.float().numpy(), height, width)
+    return _best_class_on_cpu(probability.float().numpy(), height, width, least_sum)
 
 
-def _best_class_on_cpu(probability: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _best_class_on_cpu(
+    probability: np.ndarray, height: int, width: int, least_sum: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Class by class with a running maximum: a third of the time of enlarging all of them at once.
 
-    Bilinear enlargement keeps the sum over the classes at 1, so the best one has at least 1 / K everywhere, and a class
-    that never reaches 1 / K on the small grid can be left out without changing the result.
+    Bilinear enlargement keeps the sum over the classes at S or more, if it is so on the small grid. The best class then
+    has at least S / K everywhere, and one that never reaches S / K can be left out without changing the result.
     """
     peaks = probability.max((1, 2))
-    candidates = np.flatnonzero(peaks >= min(1 / len(probability), float(peaks.max())))
+    candidates = np.flatnonzero(peaks >= min(least_sum / len(probability), float(peaks.max())))
     best = cv2.resize(probability[candidates[0]], (width, height), interpolation=cv2.INTER_LINEAR)
     labels = np.full((height, width), candidates[0], np.uint8)
     large = np.empty_like(best)

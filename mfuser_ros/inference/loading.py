@@ -11,6 +11,7 @@ import torch
 from mfuser_ros import vocabulary as vocabularies
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.errors import ConfigurationError, DeviceError, VocabularyError
+from mfuser_ros.inference.queries import adopt
 from mfuser_ros.inference.segmenter import Precision, Segmenter, Size
 from mfuser_ros.network.optimize import optimize
 from mfuser_ros.vocabulary import Vocabulary
@@ -33,25 +34,30 @@ def load(
         threshold: probability below which a pixel is unknown (255); None: the model's own; 0 turns it off.
         input_size: height and width that the network sees; None: as the model says.
         precision: auto is float32 on a CPU and float16 on a GPU.
-        vocabulary: another vocabulary file for the same classes, such as one with other colours or roles.
+        vocabulary: what the ids of a mask shall mean; None: the shipped one. Names, colours and roles are free. The
+            queries of a class are names of the model's classes, which are merged: their probabilities add up. What
+            no class uses counts as unknown, the others become no surer by it. A model with a text tower takes other
+            words for its classes, too (`mfuser_ros.inference.queries`).
 
     Raises:
         CheckpointError: weights are missing, corrupt, or of another architecture.
         DeviceError: the device does not exist here.
         ConfigurationError: a setting cannot work.
-        VocabularyError: the vocabulary is malformed, or names other classes than the model knows.
+        VocabularyError: the vocabulary is malformed, or speaks of classes that the model cannot know.
     """
     chosen = choose_device(device)
     arithmetic = _choose_precision(precision, chosen)
     network, description = load_model(model)
-    if not isinstance(vocabulary, Vocabulary):
-        vocabulary = vocabularies.load(Path(vocabulary) if vocabulary else None)
-    if vocabulary.names != description.vocabulary:
-        strange = sorted(set(vocabulary.names) ^ set(description.vocabulary)) or ["their order"]
-        raise VocabularyError(
-            f"{description.name}: was made for other classes than the vocabulary ({', '.join(strange)}): "
-            "give a vocabulary with the classes of the model"
-        )
+    if vocabulary is None:
+        vocabulary = vocabularies.load()
+        if vocabulary.names != description.vocabulary:
+            raise VocabularyError(
+                f"{description.name}: was made for other classes than the shipped vocabulary "
+                f"({', '.join(description.vocabulary)}): give a vocabulary with these"
+            )
+    elif not isinstance(vocabulary, Vocabulary):
+        vocabulary = vocabularies.load(Path(vocabulary))
+    members = adopt(network, description, vocabulary)
     return Segmenter(
         optimize(network),
         vocabulary,
@@ -63,6 +69,7 @@ def load(
         default_threshold=description.threshold,
         temperature=description.temperature,
         input_size=input_size,
+        members=members,
     )
 
 

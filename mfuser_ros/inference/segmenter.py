@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, InferenceError, InputError
 from mfuser_ros.inference.enlarge import best_class, probabilities
+from mfuser_ros.inference.queries import Members, merging
 from mfuser_ros.inference.segmentation import Segmentation
 from mfuser_ros.inference.windows import slide
 from mfuser_ros.network.config import WholeInput
@@ -48,6 +49,7 @@ class Segmenter:
         precision: of the network's arithmetic.
         threshold: probability below which a pixel is unknown; 0 turns it off; may be set at any time.
         default_threshold: the model's own threshold.
+        members: ids of the network's outputs that each class of the vocabulary is made of; None: one for one.
         timing: of the last call; None before the first.
     """
 
@@ -64,12 +66,13 @@ class Segmenter:
         default_threshold: float,
         temperature: float,
         input_size: Size | None,
+        members: Members | None = None,
     ) -> None:
         """Take over a loaded network; `mfuser_ros.load` is the usual way here.
 
         Args:
             model: moved to `device` and put into eval mode.
-            vocabulary: one class for each output of the network.
+            vocabulary: one class for each output of the network, or for each entry of `members`.
             name: of the model.
             sha256: of its weights.
             device: where the network runs.
@@ -78,6 +81,7 @@ class Segmenter:
             default_threshold: the model's own.
             temperature: of the probabilities.
             input_size: height and width that every picture is stretched to; None: as the architecture says.
+            members: outputs of the network whose probabilities add up to each class; None: one for one.
 
         Raises:
             ConfigurationError: a size or a threshold that cannot work.
@@ -98,6 +102,10 @@ class Segmenter:
         self._device = device
         self._input = model.architecture.input
         self._input_size = self._checked_input_size(input_size)
+        classes = model.architecture.classes
+        self.members = members
+        self._merging = None if members is None else merging(members, classes).to(device)
+        self._complete = members is None or sum(map(len, members)) == classes
         self.threshold = threshold
         self.timing: Timing | None = None
 
@@ -161,7 +169,8 @@ class Segmenter:
     def probabilities(self, picture: np.ndarray, size: Size) -> np.ndarray:
         """Probability of every class, float32 (K, height, width), at the given size (height, width).
 
-        For scores of merged classes: the probabilities of the members add up.
+        For scores of merged classes: the probabilities of the members add up. They sum to 1 over the vocabulary,
+        or to less where it leaves out classes of the model.
         """
         _check_picture(picture)
         with torch.inference_mode():
@@ -216,11 +225,14 @@ class Segmenter:
             raise InferenceError(
                 f"{self.name}: scores are not numbers in {self.precision}: check the weights, or choose float32"
             )
+        if self._merging is not None:
+            probability = torch.einsum("mk,bkhw->bmhw", self._merging, probability)
         return probability
 
     def _finish(self, picture: np.ndarray, probability: Tensor) -> Segmentation:
         height, width = picture.shape[:2]
-        labels, best = best_class(probability, height, width)
+        least_sum = 1.0 if self._complete else float(probability.sum(0).min())
+        labels, best = best_class(probability, height, width, least_sum=least_sum)
         confidence = cv2.convertScaleAbs(best, alpha=255)
         mask = labels
         if self._threshold > 0:

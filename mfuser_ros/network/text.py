@@ -126,11 +126,16 @@ class TextEncoder(nn.Module, ABC):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
         self._cached: tuple[object, Tensor] | None = None
+        self._phrases: list[int] | None = None
         if token_ids is not None:
             self.set_token_ids(token_ids)
 
-    def set_token_ids(self, token_ids: Sequence[Sequence[int]]) -> None:
-        """Choose the classes by the ids of their names, (K, tokens), as `tokenize` gives them.
+    def set_token_ids(self, token_ids: Sequence[Sequence[int]], phrases: Sequence[int] | None = None) -> None:
+        """Choose the classes by the ids of their names.
+
+        Args:
+            token_ids: (P, tokens) as `tokenize` gives them, the phrases of a class one after the other.
+            phrases: how many phrases each of the K classes has, P in all; None: one for each.
 
         Raises:
             ConfigurationError: ids of a wrong number, or outside the tower's vocabulary.
@@ -144,11 +149,14 @@ class TextEncoder(nn.Module, ABC):
             raise ConfigurationError(
                 f"token ids {int(ids.min())} to {int(ids.max())}: the tower knows 0 to {self.config.vocabulary - 1}"
             )
+        if phrases is not None and (sum(phrases) != len(ids) or min(phrases) < 1):
+            raise ConfigurationError(f"token ids of {len(ids)} phrases: classes of {list(phrases)} phrases need others")
         self.ids = ids
+        self._phrases = None if phrases is None else list(phrases)
         self._cached = None
 
     def forward(self) -> Tensor:
-        """(K, width) embeddings, one for each class, not normalised.
+        """(K, width) embeddings, one for each class, not normalised; the mean of its phrases where it has several.
 
         Without gradients the result is kept until weights, classes, device or type change.
 
@@ -158,11 +166,16 @@ class TextEncoder(nn.Module, ABC):
         if self.ids is None:
             raise ConfigurationError("the text tower has no token ids: give those of the class names")
         if torch.is_grad_enabled() or any(weight.is_inference() for weight in self.parameters()):
-            return self.encode(self.ids)
+            return self._of_classes(self.encode(self.ids))
         state = tuple((weight.data_ptr(), weight._version, weight.dtype) for weight in self.parameters())
         if self._cached is None or self._cached[0] != state:
-            self._cached = (state, self.encode(self.ids))
+            self._cached = (state, self._of_classes(self.encode(self.ids)))
         return self._cached[1]
+
+    def _of_classes(self, embeddings: Tensor) -> Tensor:
+        if self._phrases is None:
+            return embeddings
+        return torch.stack([group.mean(0) for group in torch.split(embeddings, self._phrases)])
 
     def encode(self, ids: Tensor) -> Tensor:
         """(K, tokens) token ids -> (K, width) embeddings, computed anew."""

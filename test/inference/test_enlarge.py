@@ -24,6 +24,15 @@ def test_running_maximum_equals_argmax_of_all_enlarged_classes():
     assert np.array_equal(labels[clear], ids.numpy()[clear])
 
 
+def test_no_class_is_left_out_where_most_of_the_probability_is_unknown():
+    small = torch.tensor([[0.6, 0.01], [0.05, 0.02]]).view(2, 1, 2)  # at the second place 0.97 is of no class here
+
+    labels, confidence = best_class(small, 1, 2, least_sum=0.03)
+
+    assert labels.tolist() == [[0, 1]]
+    np.testing.assert_allclose(confidence, [[0.6, 0.02]])
+
+
 def test_probabilities_follow_the_stated_formula():
     scores = torch.tensor([0.9, 0.09, 0.01]).view(1, 3, 1, 1)
 

@@ -18,7 +18,6 @@ from mfuser_ros.errors import (
     DeviceError,
     InferenceError,
     InputError,
-    VocabularyError,
 )
 from mfuser_ros.inference import Segmenter
 from mfuser_ros.network.config import SMALL
@@ -162,18 +161,13 @@ def test_settings_that_cannot_work_are_refused(weights, setting):
         mfuser_ros.load(weights, device="cpu", **setting)
 
 
-def test_vocabulary_with_other_classes_is_refused_and_one_with_other_colours_is_not(weights, tmp_path):
+def test_colours_of_a_vocabulary_file_are_those_of_the_masks(weights, tmp_path):
     content = vocabulary.load().model_dump(mode="json")
     content["classes"][0]["colour"] = [1, 2, 3]
     recoloured = tmp_path / "recoloured.yaml"
     recoloured.write_text(yaml.safe_dump(content))
-    content["classes"][0]["name"] = "tarmac"
-    renamed = tmp_path / "renamed.yaml"
-    renamed.write_text(yaml.safe_dump(content))
 
     assert mfuser_ros.load(weights, device="cpu", vocabulary=recoloured).vocabulary[0].colour == (1, 2, 3)
-    with pytest.raises(VocabularyError, match=r"road.*tarmac"):
-        mfuser_ros.load(weights, device="cpu", vocabulary=renamed)
 
 
 def test_missing_model_is_refused_by_name():

@@ -124,6 +124,19 @@ def test_token_ids_that_do_not_fit_the_tower_are_refused(encoder, ids, named):
 
 
 @torch.no_grad()
+def test_embedding_of_a_class_is_the_mean_of_its_phrases(encoder):
+    first, second = encoder().clone()
+    encoder.set_token_ids([*IDS, IDS[0]], [2, 1])
+    torch.testing.assert_close(encoder(), torch.stack([(first + second) / 2, first]))
+
+
+@pytest.mark.parametrize("phrases", [[1, 2], [2, 0]])
+def test_phrases_that_do_not_add_up_to_the_ids_are_refused(encoder, phrases):
+    with pytest.raises(ConfigurationError, match="of 2 phrases"):
+        encoder.set_token_ids(IDS, phrases)
+
+
+@torch.no_grad()
 def test_siglip_text_tower_sees_padding_and_reads_the_last_position():
     torch.manual_seed(0)
     config = SiglipText(vocabulary=64, width=20, heads=2, layers=2, contexts=3, tokens=4, hidden=32)
