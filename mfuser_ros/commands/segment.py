@@ -33,6 +33,10 @@ def segment(
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Also STEM_confidence.png: probability of the best class, 0..255.")
     ] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also DIR/STEM_features.png and DIR/STEM_queries.png: what the model sees."),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Less probable pixels are 255; 0: none. Left out: the model's own."),
@@ -48,6 +52,10 @@ def segment(
     Folders inside a folder are kept below DIR; picture N of a video or a bag becomes STEM_00000N.png. What cannot be
     read is named and left out, and the exit code is 2.
 
+    --explain shows the first three principal components of both towers' features as red, green and blue, before and
+    after the last fusion, and how far it moved them; and for each class where its query looks, and how surely it finds
+    the class in the picture.
+
     Example: mfuser segment drive.mp4 street.jpg --out masks --overlay
     """
     import mfuser_ros  # noqa: PLC0415  cv2 and torch are imported where they are used
@@ -55,7 +63,7 @@ def segment(
     from mfuser_ros.commands.sources import find_sources  # noqa: PLC0415
 
     sources, refused = find_sources(inputs, out, topic=topic)
-    run = _Run(out, overlay=overlay, confidence=confidence)
+    run = _Run(out, overlay=overlay, confidence=confidence, explain=explain)
     for error in refused:
         run.complain(error)
     if sources:
@@ -76,6 +84,7 @@ class _Run:
     out: Path
     overlay: bool
     confidence: bool
+    explain: Path | None
     written: int = 0
     failures: int = 0
 
@@ -103,6 +112,8 @@ class _Run:
                 result = segmenter(frame.picture)
                 stem = f"{source.name}_{index:06d}" if source.rate_hz else str(source.name)
                 self._write(stem, result)
+                if self.explain:
+                    _write_explanation(self.explain, stem, segmenter, result)
                 if film:
                     film.write(result.overlay(), frame.time_s)
                 elif self.overlay:
@@ -113,6 +124,15 @@ class _Run:
         _write_picture(self.out / f"{stem}.png", result.mask)
         if self.confidence:
             _write_picture(self.out / f"{stem}_confidence.png", result.confidence)
+
+
+def _write_explanation(folder: Path, stem: str, segmenter: Segmenter, result: Segmentation) -> None:
+    from mfuser_ros.commands.explanation import features_sheet, queries_sheet  # noqa: PLC0415  cv2 and torch, as above
+    from mfuser_ros.inference.explain import explain  # noqa: PLC0415
+
+    explanation = explain(segmenter, result.picture)
+    _write_picture(folder / f"{stem}_features.png", features_sheet(result, explanation))
+    _write_picture(folder / f"{stem}_queries.png", queries_sheet(result, explanation))
 
 
 def _write_picture(path: Path, picture: np.ndarray) -> None:
@@ -126,4 +146,4 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded.tobytes())
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be written ({error.strerror}): choose another --out") from error
+        raise ConfigurationError(f"{path}: cannot be written ({error.strerror}): choose another folder") from error

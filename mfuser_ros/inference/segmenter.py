@@ -178,6 +178,21 @@ class Segmenter:
             large = F.interpolate(small, size, mode="bilinear", align_corners=False)[0]
         return large.cpu().numpy()
 
+    def prepare(self, pictures: list[np.ndarray], size: Size) -> Tensor:
+        """What the network gets: (batch, 3, h, w) RGB 0..255 float on the device, channels last in memory.
+
+        Args:
+            pictures: uint8 RGB.
+            size: height and width that each is stretched to.
+
+        Raises:
+            InputError: not a uint8 RGB array.
+        """
+        for picture in pictures:
+            _check_picture(picture)
+        resized = np.stack([_stretch(picture, size) for picture in pictures])
+        return torch.from_numpy(resized).to(self._device).permute(0, 3, 1, 2).float()
+
     def warm_up(self, height: int, width: int) -> None:
         """Run once on a grey picture of this size, so that the first real one is not late."""
         self([np.full((height, width, 3), 127, np.uint8)])
@@ -193,7 +208,7 @@ class Segmenter:
         with torch.inference_mode():
             for size, members in groups.items():
                 begin = time.perf_counter()
-                batch = self._prepare([pictures[index] for index in members], size)
+                batch = self.prepare([pictures[index] for index in members], size)
                 prepared = time.perf_counter()
                 probability = self._infer(batch)
                 inferred = time.perf_counter()
@@ -204,12 +219,7 @@ class Segmenter:
         return [results[index] for index in range(len(pictures))]
 
     def _probabilities(self, pictures: list[np.ndarray], size: Size) -> Tensor:
-        return self._infer(self._prepare(pictures, size))
-
-    def _prepare(self, pictures: list[np.ndarray], size: Size) -> Tensor:
-        """uint8 RGB pictures -> (batch, 3, h, w) RGB 0..255 float on the device, channels last in memory."""
-        resized = np.stack([_stretch(picture, size) for picture in pictures])
-        return torch.from_numpy(resized).to(self._device).permute(0, 3, 1, 2).float()
+        return self._infer(self.prepare(pictures, size))
 
     def _infer(self, batch: Tensor) -> Tensor:
         """(batch, 3, h, w) -> (batch, K, h', w') probabilities on the grid of the masks, checked to be numbers."""
