@@ -140,7 +140,9 @@ def test_torch_is_pinned_with_its_torchvision_for_every_build():
     assert pins()["torchvision"] == ["torchvision==0.28.0"]
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("mfuser_ros", ("ros", "cuda")), ("test", ("ros", "cuda", "test"))])
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("mfuser_ros", ("ros", "cuda", "siglip")), ("test", ("ros", "cuda", "test"))]
+)
 def test_every_import_is_a_requirement(folder, extras):
     parser = settings()
     required = set(names(parser["options"]["install_requires"]))

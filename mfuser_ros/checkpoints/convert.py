@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,23 @@ import torch
 from torch import Tensor
 
 from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints.keymap import LAYOUTS, KeyMap, Layout, map_keys
-from mfuser_ros.checkpoints.store import WEIGHTS, ModelCard, ModelFile, read_tensors, save_model, sha256
-from mfuser_ros.errors import CheckpointError
-from mfuser_ros.network.config import PRESETS, Architecture
+from mfuser_ros.checkpoints.keymap import LAYOUTS, KeyMap, Layout, find_variant, map_keys
+from mfuser_ros.checkpoints.store import (
+    WEIGHTS,
+    ModelCard,
+    ModelFile,
+    TokenIds,
+    read_tensors,
+    save_model,
+    sha256,
+)
+from mfuser_ros.checkpoints.token_ids import read_token_ids
+from mfuser_ros.errors import CheckpointError, ConfigurationError
+from mfuser_ros.network.config import PRESETS, Architecture, SiglipText
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.text import TextEncoder
+
+Fit = Callable[[str, Tensor, torch.Size], Tensor]
 
 LICENCE = "not stated by the authors of the checkpoint: for your own use, do not pass on"
 
@@ -25,6 +37,7 @@ LICENCE = "not stated by the authors of the checkpoint: for your own use, do not
 class Conversion:
     """A model file that was made, and what was left out on the way."""
 
+    preset: str
     file: ModelFile
     path: Path
     tensors: int
@@ -32,40 +45,75 @@ class Conversion:
 
 
 def convert(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, preset: str = "eva02-l", licence: str = LICENCE
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    preset: str | None = None,
+    licence: str = LICENCE,
+    tokens: Path | None = None,
 ) -> Conversion:
     """Turn a published MFuser checkpoint into NAME.safetensors and NAME.yaml.
 
     Args:
         source: .pth as published (read without running code in it), or .safetensors with the same names.
         target: path of the .safetensors to write.
-        preset: the variant that was published.
+        preset: the variant that was published; found by its names if None.
         licence: of the weights; the published ones state none.
+        tokens: file with the token ids of the class names, or a sentencepiece model that gives them (see
+            `read_token_ids`). `siglip-l` needs one, because its tokenizer does not ship with us; the ids go into the
+            YAML. The other variants have their tokenizer.
 
     Raises:
         CheckpointError: the preset has no layout, the file is missing, corrupt or holds more than tensors, or its
             weights are not exactly those of the preset.
+        ConfigurationError: token ids are missing, are not wanted, or do not fit the text tower.
     """
-    if preset not in LAYOUTS:
+    if preset is not None and preset not in LAYOUTS:
         raise CheckpointError(f"preset {preset!r}: cannot be converted: choose one of {', '.join(LAYOUTS)}")
     path = Path(source)
-    architecture = PRESETS[preset]
     published = read_published(path)
+    preset = preset or find_variant(published, source=str(path))
+    architecture = PRESETS[preset]
+    names = vocabulary.load().names
+    token_ids = token_ids_for(architecture, names, tokens)
     with torch.device("meta"):  # only names and shapes are needed; the weights come from the file
         network = MFuser(architecture)
     keys = map_keys(published, LAYOUTS[preset], source=str(path))
-    network.load_state_dict(_renamed(published, keys, network.state_dict(), architecture, str(path)), assign=True)
+    ours = translate(published, keys, network.state_dict(), preset=architecture.name, source=str(path))
+    network.load_state_dict(ours, assign=True)
+    if token_ids is not None and isinstance(network.text, TextEncoder):
+        network.text.set_token_ids(token_ids)  # refuses those that its vocabulary does not have
     card = ModelCard(
         name=Path(target).stem,
         architecture=architecture,
-        vocabulary=vocabulary.load().names,
+        vocabulary=names,
+        token_ids=token_ids,
         threshold=0.0,  # neither was ever fitted for these weights
         temperature=1.0,
         licence=licence,
         provenance=f"converted by `mfuser convert` from {path.name}, SHA-256 {sha256(path)}",
     )
     file = save_model(network, card, target)
-    return Conversion(file, Path(target), len(keys.renamed), keys.dropped)
+    return Conversion(preset, file, Path(target), len(keys.renamed), keys.dropped)
+
+
+def token_ids_for(architecture: Architecture, names: Sequence[str], tokens: Path | None) -> TokenIds | None:
+    """Token ids of class names from a file, for a text tower whose tokenizer does not ship with us; else None.
+
+    Raises:
+        ConfigurationError: the file is missing, is not wanted, or does not hold the ids.
+    """
+    text = architecture.text
+    if isinstance(text, SiglipText):
+        if tokens is None:
+            raise ConfigurationError(
+                f"{architecture.name}: its tokenizer does not ship with us: give --tokens, the token ids of the class "
+                "names or SigLIP's sentencepiece model"
+            )
+        return read_token_ids(tokens, names, text.tokens)
+    if tokens is not None:
+        raise ConfigurationError(f"{tokens}: {architecture.name} has its tokenizer with it: leave --tokens out")
+    return None
 
 
 def read_published(path: Path) -> dict[str, Tensor]:
@@ -102,35 +150,86 @@ def to_ours(
     """
     with torch.device("meta"):
         expected = MFuser(architecture).state_dict()
-    return _renamed(published, map_keys(published, layout, source=source), expected, architecture, source)
+    keys = map_keys(published, layout, source=source)
+    return translate(published, keys, expected, preset=architecture.name, source=source)
 
 
-def _renamed(
+def gather(published: Mapping[str, Tensor], renamed: Mapping[str, str], *, source: str) -> dict[str, Tensor]:
+    """Weights by our names, their parts stacked and their matrices turned as the marks of the names say.
+
+    Args:
+        published: weights by published names.
+        renamed: published names -> ours with marks, as `map_keys` gives them.
+        source: where the weights come from, for the message.
+
+    Raises:
+        CheckpointError: a part is missing.
+    """
+    marks: dict[str, dict[str, str]] = {}
+    for their, target in renamed.items():
+        our, _, mark = target.partition("@")
+        marks.setdefault(our, {})[mark] = their
+    ours: dict[str, Tensor] = {}
+    for our, parts in marks.items():
+        if "" in parts:
+            ours[our] = published[parts[""]]
+        elif "T" in parts:
+            ours[our] = published[parts["T"]].T.contiguous()
+        else:
+            for part in "qkv":
+                if part not in parts:
+                    raise CheckpointError(f"{source}: part {part} of {our} is missing beside {min(parts.values())}")
+            ours[our] = torch.cat([published[parts[part]] for part in "qkv"])
+    return ours
+
+
+def translate(
     published: Mapping[str, Tensor],
     keys: KeyMap,
     expected: Mapping[str, Tensor],
-    architecture: Architecture,
+    *,
+    preset: str,
     source: str,
+    fit: Fit | None = None,
 ) -> dict[str, Tensor]:
-    name = architecture.name
-    ours: dict[str, Tensor] = {}
-    for theirs, our in keys.renamed.items():
-        tensor = published[theirs]
+    """Exactly the expected weights, by our names.
+
+    Args:
+        published: weights by published names.
+        keys: what becomes of each name.
+        expected: by our names, of the right shapes; `meta` tensors will do.
+        preset: name of the network, for the message.
+        source: where the weights come from, for the message.
+        fit: given our name, a weight and the shape that it should have, makes it fit; by default nothing does.
+
+    Raises:
+        CheckpointError: a weight is unknown, of another shape, or missing; the text names the first.
+    """
+    theirs = {our.partition("@")[0]: their for their, our in keys.renamed.items()}
+    ours = gather(published, keys.renamed, source=source)
+    for our, tensor in ours.items():
         if our not in expected:
-            raise CheckpointError(f"{source}: {theirs} is no weight of {name}: choose the preset that it belongs to")
-        if tensor.shape != expected[our].shape:
             raise CheckpointError(
-                f"{source}: {theirs} has shape {tuple(tensor.shape)}, {name} needs {tuple(expected[our].shape)}: "
+                f"{source}: {theirs[our]} is no weight of {preset}: choose the preset that it belongs to"
+            )
+        shape = expected[our].shape
+        missing_axes = len(shape) - tensor.ndim  # published without batch axes
+        fitted = tensor.reshape((1,) * missing_axes + tensor.shape)
+        if fit is not None:
+            fitted = fit(our, fitted, shape)
+        if fitted.shape != shape:
+            raise CheckpointError(
+                f"{source}: {theirs[our]} has shape {tuple(tensor.shape)}, {preset} needs {tuple(shape)}: "
                 "choose the preset that it belongs to"
             )
-        ours[our] = tensor
+        ours[our] = fitted
     for our, tensor in expected.items():
         if our in ours:
             continue
         if our.endswith("num_batches_tracked"):  # counts training steps; older files lack it
             ours[our] = torch.zeros(tensor.shape, dtype=tensor.dtype)
             continue
-        raise CheckpointError(f"{source}: the weight that we call {our} is missing: the file is no whole {name}")
+        raise CheckpointError(f"{source}: the weight that we call {our} is missing: the file is no whole {preset}")
     return ours
 
 

@@ -3,13 +3,16 @@
 A layout is a table: each published name matches one pattern, which says our name, or is dropped for a stated reason.
 A name that no pattern matches is an error: nothing is left out silently.
 
+Our name may end in a mark: ``@q``, ``@k`` and ``@v`` are the three parts of one matrix or bias, stacked in this order;
+``@T`` is a matrix that we keep the other way round.
+
 Source: the state dicts of devinxzhang/MFuser; names are facts, no code is taken.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from mfuser_ros.errors import CheckpointError
@@ -21,6 +24,7 @@ Table = tuple[tuple[str, str], ...]
 class Layout:
     """How one published variant names its weights. The first pattern that matches a whole name counts."""
 
+    sign: str  # a name that this variant alone has
     renamed: Table  # pattern, our name
     dropped: Table  # pattern, why it is not needed
 
@@ -29,7 +33,7 @@ class Layout:
 class KeyMap:
     """What becomes of each name of a state dict."""
 
-    renamed: dict[str, str]  # published name -> ours
+    renamed: dict[str, str]  # published name -> ours, perhaps with a mark
     dropped: dict[str, str]  # published name -> reason
 
 
@@ -49,6 +53,56 @@ _EVA02_TOWER: Table = (
     (r"backbone\.blocks\.(\d+)\.mlp\.w3\.(.+)", r"vlm.net.blocks.\1.mlp.fc2.\2"),
     (r"backbone\.blocks\.(\d+)\.mlp\.ffn_ln\.(.+)", r"vlm.net.blocks.\1.mlp.norm.\2"),
     (r"backbone\.(cls_token|pos_embed|(?:patch_embed|blocks|norm|head)\..+)", r"vlm.net.\1"),
+)
+
+_RESBLOCK = r"backbone\.transformer\.resblocks\.(\d+)"
+
+_CLIP_TOWER: Table = (
+    (r"backbone\.adapter_proj1\.(\d+)\.(.+)", r"fusion.\1.reduce_vfm.\2"),
+    (r"backbone\.adapter_proj2\.(\d+)\.(.+)", r"fusion.\1.expand_vfm.\2"),
+    (r"backbone\.adapter_proj3\.(.+)", r"joint.\1"),
+    (r"backbone\.class_embedding", r"vlm.net.cls_token"),
+    (r"backbone\.positional_embedding", r"vlm.net.pos_embed"),
+    (r"backbone\.conv1\.weight", r"vlm.net.patch_embed.proj.weight"),
+    (r"backbone\.ln_pre\.(.+)", r"vlm.net.norm_pre.\1"),
+    (_RESBLOCK + r"\.ln_([12])\.(.+)", r"vlm.net.blocks.\1.norm\2.\3"),
+    (_RESBLOCK + r"\.attn\.in_proj_(weight|bias)", r"vlm.net.blocks.\1.attn.qkv.\2"),
+    (_RESBLOCK + r"\.attn\.out_proj\.(.+)", r"vlm.net.blocks.\1.attn.proj.\2"),
+    (_RESBLOCK + r"\.mlp\.c_fc\.(.+)", r"vlm.net.blocks.\1.mlp.fc1.\2"),
+    (_RESBLOCK + r"\.mlp\.c_proj\.(.+)", r"vlm.net.blocks.\1.mlp.fc2.\2"),
+    (r"backbone\.ln_post\.(.+)", r"vlm.net.norm.\1"),
+    (r"backbone\.proj", r"vlm.net.head.weight@T"),
+)
+
+_SIGLIP_LAYER = r"backbone\.encoder\.layers\.(\d+)"
+
+_SIGLIP_TOWER: Table = (
+    (r"backbone\.embeddings\.patch_embedding\.(.+)", r"vlm.net.patch_embed.proj.\1"),
+    (r"backbone\.embeddings\.position_embedding\.weight", r"vlm.net.pos_embed"),
+    (_SIGLIP_LAYER + r"\.layer_norm([12])\.(.+)", r"vlm.net.blocks.\1.norm\2.\3"),
+    (_SIGLIP_LAYER + r"\.self_attn\.([qkv])_proj\.(.+)", r"vlm.net.blocks.\1.attn.qkv.\3@\2"),
+    (_SIGLIP_LAYER + r"\.self_attn\.out_proj\.(.+)", r"vlm.net.blocks.\1.attn.proj.\2"),
+    (_SIGLIP_LAYER + r"\.(mlp\.fc[12]\..+)", r"vlm.net.blocks.\1.\2"),
+    (r"backbone\.post_layernorm\.(.+)", r"vlm.net.norm.\1"),
+    (r"backbone\.head\.(.+)", r"vlm.pool.\1"),
+)
+
+_SIGLIP_TEXT_LAYER = r"text_encoder\.encoder\.layers\.(\d+)"
+
+_SIGLIP_TEXT: Table = (
+    (r"contexts", r"text.contexts"),
+    (r"text_encoder\.embeddings\.token_embedding\.weight", r"text.token_embedding.weight"),
+    (r"text_encoder\.embeddings\.position_embedding\.weight", r"text.positional_embedding"),
+    (_SIGLIP_TEXT_LAYER + r"\.layer_norm([12])\.(.+)", r"text.transformer.resblocks.\1.ln_\2.\3"),
+    (
+        _SIGLIP_TEXT_LAYER + r"\.self_attn\.([qkv])_proj\.(weight|bias)",
+        r"text.transformer.resblocks.\1.attn.in_proj_\3@\2",
+    ),
+    (_SIGLIP_TEXT_LAYER + r"\.self_attn\.out_proj\.(.+)", r"text.transformer.resblocks.\1.attn.out_proj.\2"),
+    (_SIGLIP_TEXT_LAYER + r"\.mlp\.fc1\.(.+)", r"text.transformer.resblocks.\1.mlp.c_fc.\2"),
+    (_SIGLIP_TEXT_LAYER + r"\.mlp\.fc2\.(.+)", r"text.transformer.resblocks.\1.mlp.c_proj.\2"),
+    (r"text_encoder\.final_layer_norm\.(.+)", r"text.ln_final.\1"),
+    (r"text_encoder\.head\.(.+)", r"text.head.\1"),
 )
 
 _CLIP_TEXT: Table = (
@@ -92,16 +146,51 @@ _HEAD: Table = (
     (r"decode_head\.((?:query_embed|level_embed|text_proj|mask_embed)\..+)", r"mask_decoder.\1"),
 )
 
+_MASK_TOKEN = (r"backbone\.dinov2\.mask_token", "DINOv2 used it in its own training alone")
+
 EVA02_L = Layout(
+    sign="backbone.patch_embed.proj.weight",
     renamed=_FUSION + _EVA02_TOWER + _CLIP_TEXT + _ENHANCER + _HEAD,
     dropped=(
         (r"random_text", "nothing reads it"),
-        (r"backbone\.dinov2\.mask_token", "DINOv2 used it in its own training alone"),
+        _MASK_TOKEN,
         (r"backbone\.(?:blocks\.\d+\.attn\.)?rope\.freqs_(?:cos|sin)", "rotary table, computed from the grid"),
     ),
 )
 
-LAYOUTS = {"eva02-l": EVA02_L}  # by the name of the preset
+CLIP_L = Layout(
+    sign="backbone.conv1.weight",
+    renamed=_FUSION + _CLIP_TOWER + _CLIP_TEXT + _ENHANCER + _HEAD,
+    dropped=(_MASK_TOKEN,),
+)
+
+SIGLIP_L = Layout(
+    sign="backbone.embeddings.patch_embedding.weight",
+    renamed=_FUSION + _SIGLIP_TOWER + _SIGLIP_TEXT + _ENHANCER + _HEAD,
+    dropped=(
+        _MASK_TOKEN,
+        (r"backbone\.adapter_proj(?:[12]\.\d+|3)\.(?:weight|bias)", "the published SigLIP network never uses it"),
+    ),
+)
+
+LAYOUTS = {"eva02-l": EVA02_L, "clip-l": CLIP_L, "siglip-l": SIGLIP_L}  # by the name of the preset
+
+
+def find_variant(names: Container[str], *, source: str) -> str:
+    """Name of the preset that a published state dict belongs to.
+
+    Args:
+        names: as published, without a leading ``module.``.
+        source: where the names come from, for the message.
+
+    Raises:
+        CheckpointError: no variant's sign is among the names.
+    """
+    for preset, layout in LAYOUTS.items():
+        if layout.sign in names:
+            return preset
+    signs = " nor ".join(layout.sign for layout in LAYOUTS.values())
+    raise CheckpointError(f"{source}: is no published MFuser (it has no {signs}): give one, or state the preset")
 
 
 def map_keys(names: Iterable[str], layout: Layout, *, source: str) -> KeyMap:

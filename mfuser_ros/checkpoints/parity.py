@@ -17,10 +17,10 @@ _REPLAYS: dict[str, Callable[[Golden], replay.Computed]] = {
     "unit_ms_deform_attn": replay.ms_deform_attn,
     "unit_pixel_decoder": replay.pixel_decoder,
     "unit_tqdm_head": replay.tqdm_head,
-    "unit_text_encoder_eva": replay.text_encoder_eva,
-    "unit_extract_feats_eva": replay.extract_feats_eva,
+    "unit_text_encoder": replay.text_encoder,
+    "unit_extract_feats": replay.extract_feats,
     "unit_normalise": replay.normalise,
-    "model_eva": replay.model_eva,
+    "model_": replay.whole_model,
 }
 _SLIDING = "unit_slide_eva"
 

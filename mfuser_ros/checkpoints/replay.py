@@ -1,7 +1,7 @@
 """Run our network on the inputs of a golden, with its weights taken through the key map.
 
-Each function takes a golden of the EVA02 variant and returns what it computed under the golden's own keys: results,
-gradients, and those intermediates that are the input or output of one of our modules.
+Each function takes a golden, of any variant unless its name says which, and returns what it computed under the golden's
+own keys: results, gradients, and those intermediates that are the input or output of one of our modules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from mfuser_ros.network.deformable import DeformableAttention
 from mfuser_ros.network.mask_decoder import Prediction, assemble
 from mfuser_ros.network.mtenhancer import MTEnhancer
 from mfuser_ros.network.mvfuser import MVFuser
-from mfuser_ros.network.text import EvaTextEncoder
 from mfuser_ros.network.towers import build_tower
 
 Computed = dict[str, Tensor]
@@ -157,17 +156,15 @@ def tqdm_head(golden: Golden) -> Computed:
     return _held(golden, computed)
 
 
-def text_encoder_eva(golden: Golden) -> Computed:
-    """`unit_text_encoder_eva`: token ids and contexts to embeddings, and back to the contexts."""
-    sizes = golden.sizes
-    encoder = EvaTextEncoder(rebuild.text_config(golden.sizes), sizes["embed_dim"], golden["in.texts"].tolist()).eval()
-    rebuild.fill(encoder, golden, rebuild.TEXT, given={"contexts": golden["in.contexts"]}, only="text_encoder.")
+def text_encoder(golden: Golden) -> Computed:
+    """`unit_text_encoder_*`: token ids and contexts to embeddings, and back to the contexts."""
+    encoder = rebuild.text_encoder(golden)
     modules = {str(index): block for index, block in enumerate(encoder.transformer.resblocks)}
     with recorded(modules) as seen:
         text = encoder()
     text.backward(golden["in.gout"].reshape(text.shape))
     return {
-        "out.text": text,
+        "out.text": text.reshape(golden["out.text"].shape),  # some were recorded with a batch axis
         "mid.embed": seen["0"].inputs[0],
         **{f"mid.block.{index}": record.output for index, record in seen.items()},
         "grad_in.contexts": _gradient(encoder.contexts),
@@ -175,8 +172,8 @@ def text_encoder_eva(golden: Golden) -> Computed:
 
 
 @torch.no_grad()
-def extract_feats_eva(golden: Golden) -> Computed:
-    """`unit_extract_feats_eva`: both towers with their fusers, block by block, and the pyramid."""
+def extract_feats(golden: Golden) -> Computed:
+    """`unit_extract_feats_*`: both towers with their fusers, block by block, and the pyramid."""
     network = rebuild.mfuser(golden)
     modules: dict[str, nn.Module] = {"neck": network.neck}
     for index in range(len(network.vfm.widths)):
@@ -195,12 +192,12 @@ def extract_feats_eva(golden: Golden) -> Computed:
         computed[f"mid.vlm_block.{index}"] = seen[f"vlm_block.{index}"].output
         computed[f"mid.fuser_in.{index}"] = seen[f"fuser.{index}"].inputs[0]
         computed[f"mid.fuser_out.{index}"] = seen[f"fuser.{index}"].output
-    return computed
+    return _held(golden, computed)
 
 
 @torch.no_grad()
-def model_eva(golden: Golden) -> Computed:
-    """`model_eva_tiny`: the whole network on one crop."""
+def whole_model(golden: Golden) -> Computed:
+    """`model_*_tiny`: the whole network on one crop."""
     network = rebuild.mfuser(golden)
     image = golden["in.img"]
     with recorded({str(index): layer for index, layer in enumerate(network.mask_decoder.layers)}) as seen:
@@ -209,7 +206,7 @@ def model_eva(golden: Golden) -> Computed:
     computed = {
         "out.logits": F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False),
         "out.score_map": output.score_map,
-        "out.text_raw": output.text,
+        "out.text_raw": output.text.reshape(golden["out.text_raw"].shape),  # some were recorded with a batch axis
         "out.text_enhanced": output.queries,
         **_joint(output.encoded.picture, output.encoded.grid),
         "mid.mask_features": output.features.mask_features,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -16,18 +16,20 @@ from typing import Annotated
 import safetensors.torch
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
 from mfuser_ros import share
 from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
-from mfuser_ros.network.config import Architecture, EvaText
+from mfuser_ros.network.config import Architecture, SiglipText, StoredText
 from mfuser_ros.network.model import MFuser
-from mfuser_ros.network.text import tokenize
+from mfuser_ros.network.text import EncodedText, tokenize
 
 WEIGHTS = ".safetensors"
 DESCRIPTION = ".yaml"
+
+TokenIds = tuple[tuple[NonNegativeInt, ...], ...]
 
 
 class ModelCard(BaseModel):
@@ -42,6 +44,7 @@ class ModelCard(BaseModel):
     temperature: PositiveFloat  # T of the calibrated probability s^(1/T) / sum s^(1/T)
     licence: str = Field(min_length=1)
     provenance: str = Field(min_length=1)  # what the weights were made from, and by which command
+    token_ids: TokenIds | None = None  # of the class names, for a text tower whose tokenizer does not ship with us
 
     @model_validator(mode="after")
     def _a_name_for_each_class(self) -> ModelCard:
@@ -49,6 +52,8 @@ class ModelCard(BaseModel):
             raise ValueError(f"{len(self.vocabulary)} names for {self.architecture.classes} classes")
         if len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError("two classes have the same name")
+        if self.token_ids is not None and len(self.token_ids) != self.architecture.classes:
+            raise ValueError(f"token ids of {len(self.token_ids)} classes for {self.architecture.classes}")
         return self
 
 
@@ -104,7 +109,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> tuple[MFuser, ModelFile]
         )
     tensors = read_tensors(path)
     try:
-        network = build(description.architecture, description.vocabulary)
+        network = build(description.architecture, description.vocabulary, description.token_ids)
     except (ConfigurationError, VocabularyError) as error:
         raise CheckpointError(f"{path.with_suffix(DESCRIPTION)}: {error}") from error
     fill(network, tensors, source=str(path))
@@ -175,15 +180,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: is no whole safetensors file ({error}): fetch it again") from error
 
 
-def build(architecture: Architecture, names: tuple[str, ...]) -> MFuser:
+def build(architecture: Architecture, names: tuple[str, ...], token_ids: TokenIds | None = None) -> MFuser:
     """The network of an architecture with random weights, its text tower set to the class names.
 
+    Args:
+        architecture: the whole description.
+        names: of the classes.
+        token_ids: of the names, in place of those that the tokenizer gives.
+
     Raises:
-        ConfigurationError: timm cannot build a tower as described.
+        ConfigurationError: timm cannot build a tower as described, or the text tower lacks token ids.
         VocabularyError: a class name is too long for the text tower.
     """
     text = architecture.text
-    return MFuser(architecture, tokenize(names, text.tokens) if isinstance(text, EvaText) else None)
+    return MFuser(architecture, None if isinstance(text, StoredText) else class_token_ids(text, names, token_ids))
+
+
+def class_token_ids(text: EncodedText, names: Sequence[str], given: TokenIds | None) -> Sequence[Sequence[int]]:
+    """(classes, tokens) ids for a text tower: the given ones, or those of the class names.
+
+    Raises:
+        ConfigurationError: SigLIP's tower, whose tokenizer does not ship with us, and no ids were given.
+        VocabularyError: a class name is too long for the text tower.
+    """
+    if given is not None:
+        return given
+    if isinstance(text, SiglipText):
+        raise ConfigurationError(
+            "the class names have no token ids, and SigLIP's tokenizer does not ship with us: "
+            "give the ids or a local tokenizer file"
+        )
+    return tokenize(names, text.tokens)
 
 
 def fill(network: MFuser, tensors: Mapping[str, Tensor], *, source: str) -> None:

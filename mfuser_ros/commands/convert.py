@@ -8,27 +8,45 @@ from typing import Annotated
 
 import typer
 
+from mfuser_ros.errors import ConfigurationError
+
 
 def convert(
     source: Annotated[Path, typer.Argument(help="Published checkpoint: .pth, or .safetensors with the same names.")],
     target: Annotated[Path, typer.Argument(help="File to write, NAME.safetensors; NAME.yaml is written beside it.")],
-    preset: Annotated[str, typer.Option(help="Published variant of the checkpoint.")] = "eva02-l",
+    preset: Annotated[str | None, typer.Option(help="Published variant; found by the names if not given.")] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="Token ids of the class names (.yaml, .json) or a sentencepiece .model; siglip-l needs one."),
+    ] = None,
+    vfm: Annotated[
+        Path | None,
+        typer.Option(help="File of DINOv2-L: SOURCE is then that of EVA02-CLIP-L, CLIP-L or SigLIP-L, to train from."),
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, if you know it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
     """Turn a published MFuser checkpoint into a model file of ours.
 
     The source is read without running code in it. Every weight is carried over or dropped for a stated reason; one that
-    is unknown, missing or of another shape ends the conversion.
+    is unknown, missing or of another shape ends the conversion. With --vfm both files are those of the original
+    encoders; what comes out has their towers and else random weights: it must be trained before it segments anything.
 
     Example: mfuser convert mfuser-eva02-clip-vit-l-gta.pth models/eva02-l.safetensors
     """
     from mfuser_ros.checkpoints import convert as conversion  # noqa: PLC0415  # imports torch
+    from mfuser_ros.checkpoints import originals  # noqa: PLC0415
 
-    made = conversion.convert(source, target, preset=preset, licence=licence or conversion.LICENCE)
+    licence = licence or conversion.LICENCE
+    if vfm is None:
+        made = conversion.convert(source, target, preset=preset, licence=licence, tokens=tokens)
+    elif preset is not None:
+        raise ConfigurationError(f"--preset {preset}: the original VLM's file tells the variant: leave it out")
+    else:
+        made = originals.save_untrained(source, vfm, target, tokens=tokens, licence=licence)
     if quiet:
         return
-    typer.echo(f"{made.path}: {made.tensors} tensors, SHA-256 {made.file.sha256}")
+    typer.echo(f"{made.path}: {made.preset}, {made.tensors} tensors, SHA-256 {made.file.sha256}")
     for reason, count in Counter(made.dropped.values()).items():
         first = next(name for name, why in made.dropped.items() if why == reason)
         more = f" and {count - 1} more" if count > 1 else ""

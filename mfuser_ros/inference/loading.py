@@ -12,6 +12,7 @@ from mfuser_ros import vocabulary as vocabularies
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.errors import ConfigurationError, DeviceError, VocabularyError
 from mfuser_ros.inference.segmenter import Precision, Segmenter, Size
+from mfuser_ros.network.optimize import optimize
 from mfuser_ros.vocabulary import Vocabulary
 
 
@@ -52,7 +53,7 @@ def load(
             "give a vocabulary with the classes of the model"
         )
     return Segmenter(
-        network,
+        optimize(network),
         vocabulary,
         name=description.name,
         sha256=description.sha256,

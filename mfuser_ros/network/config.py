@@ -1,7 +1,7 @@
 """Architecture of an MFuser network as data, and the presets.
 
 A preset is the whole description: nothing in the network reads a default that is not written here.
-Letters and numbers of `eva02-l` follow the published configuration (Zhang & Tan, CVPR 2025).
+Letters and numbers of `eva02-l`, `clip-l` and `siglip-l` follow the published configurations (Zhang & Tan, CVPR 2025).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CLIP_MEAN: Triple = (255 * 0.48145466, 255 * 0.4578275, 255 * 0.40821073)
 CLIP_STD: Triple = (255 * 0.26862954, 255 * 0.26130258, 255 * 0.27577711)
 IMAGENET_MEAN: Triple = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 IMAGENET_STD: Triple = (255 * 0.229, 255 * 0.224, 255 * 0.225)
-HALF: Triple = (127.5, 127.5, 127.5)  # x / 127.5 - 1, the convention of TensorFlow's MobileNets
+HALF: Triple = (127.5, 127.5, 127.5)  # x / 127.5 - 1, the convention of SigLIP and of TensorFlow's MobileNets
 
 
 class _Config(BaseModel):
@@ -26,7 +26,7 @@ class _Config(BaseModel):
 class TowerConfig(_Config):
     """One vision tower: a timm network that is run stage by stage."""
 
-    layout: Literal["dinov2", "eva02", "mobilenetv2"]  # how the network is cut into stages
+    layout: Literal["dinov2", "eva02", "clip", "siglip", "mobilenetv2"]  # how the network is cut into stages
     model: str  # name for timm.create_model
     options: dict[str, Any] = {}  # its keyword arguments; their types are timm's affair, hence Any
     mean: Triple  # statistics of RGB values 0..255 that the tower was trained with
@@ -41,6 +41,13 @@ class FusionConfig(_Config):
     state: PositiveInt = 16
     initial_scale: PositiveFloat = 0.001
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    vfm_bridge: bool = False  # maps lead the VFM's tokens to the VLM's width and their offsets back, without a norm
+
+    @model_validator(mode="after")
+    def _one_kind_of_bridge(self) -> FusionConfig:
+        if self.vfm_bridge and self.width is not None:
+            raise ValueError("fusion.width already bridges both towers: set vfm_bridge or width, not both")
+        return self
 
 
 class PyramidNeck(_Config):
@@ -65,16 +72,39 @@ class StoredText(_Config):
     kind: Literal["stored"] = "stored"
 
 
-class EvaText(_Config):
-    """The text tower of EVA02-CLIP (or CLIP) with learned contexts after the first token."""
+class TextTower(_Config):
+    """A text tower with learned contexts after the first token; the sizes that all of them have."""
 
-    kind: Literal["eva02"] = "eva02"
     vocabulary: PositiveInt = 49408
     width: PositiveInt = 768
     heads: PositiveInt = 12
     layers: PositiveInt = 12
-    contexts: PositiveInt = 8
+    contexts: PositiveInt = 5
     tokens: PositiveInt = 5  # ids of a class name, padded
+
+
+class EvaText(TextTower):
+    """The text tower of EVA02-CLIP."""
+
+    kind: Literal["eva02"] = "eva02"
+    contexts: PositiveInt = 8
+
+
+class ClipText(TextTower):
+    """The text tower of OpenAI's CLIP."""
+
+    kind: Literal["clip"] = "clip"
+
+
+class SiglipText(TextTower):
+    """The text tower of SigLIP; token ids come with the weights, because its tokenizer does not ship with us."""
+
+    kind: Literal["siglip"] = "siglip"
+    vocabulary: PositiveInt = 32000
+    width: PositiveInt = 1024
+    heads: PositiveInt = 16
+    layers: PositiveInt = 24
+    hidden: PositiveInt = 4096  # of the feed-forward networks
 
 
 class EnhancerConfig(_Config):
@@ -133,8 +163,10 @@ class Architecture(_Config):
     vlm: TowerConfig
     fusion: FusionConfig
     neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
-    text: Annotated[StoredText | EvaText, Field(discriminator="kind")]
+    text: Annotated[StoredText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
     text_width: PositiveInt  # C_t: width of the space that text and picture share
+    score_scale: PositiveFloat = 1 / 0.07  # the score map in training is scale * cosine + bias (spec 4.5); SigLIP's
+    score_bias: float = 0.0  # come from its original file, and no published MFuser holds them
     enhancer: EnhancerConfig
     head: HeadConfig
     input: Annotated[WindowInput | WholeInput, Field(discriminator="kind")]
@@ -165,6 +197,54 @@ EVA02_L = Architecture(
     input=WindowInput(),
 )
 
+# DINOv2's kernel is resampled from 14 to 16 pixels, so that the patches of both towers see the same pixels.
+_DINOV2_PATCH16 = TowerConfig(
+    layout="dinov2",
+    model="vit_large_patch14_dinov2",
+    options={"img_size": 512, "patch_size": 16},
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+
+CLIP_L = Architecture(
+    name="clip-l",
+    vfm=_DINOV2_PATCH16,
+    vlm=TowerConfig(
+        layout="clip",
+        model="vit_large_patch14_clip_quickgelu_336",
+        # the published training drops paths of the frozen blocks, too
+        options={"img_size": 512, "patch_size": 16, "num_classes": 768, "drop_path_rate": 0.1},
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+    ),
+    fusion=FusionConfig(stages=tuple(range(24)), width=None, vfm_bridge=True),
+    neck=PyramidNeck(taps=(7, 11, 15, 23)),
+    text=ClipText(),
+    text_width=768,
+    enhancer=EnhancerConfig(),
+    head=HeadConfig(),
+    input=WindowInput(),
+)
+
+SIGLIP_L = Architecture(
+    name="siglip-l",
+    vfm=_DINOV2_PATCH16,
+    vlm=TowerConfig(
+        layout="siglip",
+        model="vit_large_patch16_siglip_384",
+        options={"img_size": 512, "num_classes": 0, "act_layer": "gelu_tanh"},  # timm's own choice is the exact GELU
+        mean=HALF,
+        std=HALF,
+    ),
+    fusion=FusionConfig(stages=tuple(range(24)), width=None),
+    neck=PyramidNeck(taps=(7, 11, 15, 23)),
+    text=SiglipText(),
+    text_width=1024,
+    enhancer=EnhancerConfig(),
+    head=HeadConfig(),
+    input=WindowInput(),
+)
+
 # Both towers are MobileNetV2 at output stride 16; "same" is the padding of TensorFlow, where their weights come from.
 _MOBILENET = {"pad_type": "same", "output_stride": 16}
 
@@ -183,4 +263,4 @@ SMALL = Architecture(
     input=WholeInput(long_side=640, multiple=32),
 )
 
-PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, SMALL)}
+PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, CLIP_L, SIGLIP_L, SMALL)}

@@ -12,17 +12,20 @@ from mfuser_ros.network.mvfuser import MVFuser
 class FusionSite(nn.Module):
     """Offsets for the tokens of both towers from one MVFuser over their concatenation.
 
-    Towers as wide as the fuser enter it as they are (the published case). Others are normalised and mapped to its
-    width and back; their features have deviations from 1 to 15, which the norm evens out.
+    Towers as wide as the fuser enter it as they are (EVA02 and SigLIP as published). CLIP's fusers have a map for the
+    VFM's tokens and one for their offsets, whose bias the fuser's small scale does not touch. With a width of its own
+    the fuser gets normalised tokens of both; their features have deviations from 1 to 15, which the norm evens out.
     """
 
     def __init__(self, config: FusionConfig, vfm_width: int, vlm_width: int) -> None:
         super().__init__()
-        width = config.width or vfm_width
-        if config.width is None and vfm_width != vlm_width:
-            raise ValueError(f"towers of widths {vfm_width} and {vlm_width} need fusion.width")
+        width = config.width or vlm_width
+        if config.width is None and vfm_width != vlm_width and not config.vfm_bridge:
+            raise ValueError(f"towers of widths {vfm_width} and {vlm_width} need fusion.width or fusion.vfm_bridge")
         self.reduce_vfm, self.expand_vfm = _bridge(vfm_width, config.width)
         self.reduce_vlm, self.expand_vlm = _bridge(vlm_width, config.width)
+        if config.vfm_bridge:
+            self.reduce_vfm, self.expand_vfm = nn.Linear(vfm_width, width), nn.Linear(width, vfm_width)
         self.mvfuser = MVFuser(width, state=config.state, initial_scale=config.initial_scale, dropout=config.dropout)
 
     def forward(self, vfm: Tensor, vlm: Tensor) -> tuple[Tensor, Tensor]:

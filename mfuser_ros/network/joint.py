@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfuser_ros.network.config import Architecture
+from mfuser_ros.network.towers import Tower
+
 
 class JointProjection(nn.Module):
     """Sum of both towers' normalised tokens, mapped to the text's width, for towers that bring no such head.
@@ -24,6 +27,17 @@ class JointProjection(nn.Module):
         """(batch, L, width) tokens of each tower -> (batch, L, text_width)."""
         joint: Tensor = self.head_vfm(self.norm_vfm(vfm)) + self.head_vlm(self.norm_vlm(vlm))
         return joint
+
+
+def build_joint(architecture: Architecture, vfm: Tower, vlm: Tower) -> JointProjection | nn.Linear | None:
+    """The weights that join the towers' last tokens, beside those of the VLM's own map to text space.
+
+    A VLM without such a map gets a `JointProjection`. CLIP has a linear map, with which the VFM's tokens are added
+    before the VLM's last norm; EVA02 and SigLIP need none: the normed tokens of both are added (spec 2.7).
+    """
+    if not vlm.text_space:
+        return JointProjection(vfm.widths[-1], vlm.widths[-1], architecture.text_width)
+    return nn.Linear(vfm.widths[-1], vlm.widths[-1]) if architecture.fusion.vfm_bridge else None
 
 
 def with_global_token(joint: Tensor, *, class_token: bool) -> Tensor:

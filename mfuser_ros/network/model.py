@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mfuser_ros.network.config import Architecture
 from mfuser_ros.network.fusion import FusionSite
-from mfuser_ros.network.joint import JointProjection, score_map, with_global_token
+from mfuser_ros.network.joint import JointProjection, build_joint, score_map, with_global_token
 from mfuser_ros.network.mask_decoder import MaskDecoder, Prediction, assemble
 from mfuser_ros.network.mtenhancer import MTEnhancer
 from mfuser_ros.network.neck import build_neck
@@ -40,6 +40,7 @@ class Output:
     features: PixelFeatures
     predictions: list[Prediction]  # before the first layer of the query decoder and after each
     score_map: Tensor  # (batch, K, h, w) cosine similarity of places and enhanced text
+    score_logits: Tensor  # the same times the scale of the architecture, plus its bias: what training compares
 
 
 class MFuser(nn.Module):
@@ -65,11 +66,7 @@ class MFuser(nn.Module):
             for stage in architecture.fusion.stages
         })  # fmt: skip
         self.neck = build_neck(architecture.neck, widths)
-        # a VLM of the CLIP family brings the map to text space; only a tower that has none gets one
-        self.joint = (
-            None if self.vlm.class_token
-            else JointProjection(self.vfm.widths[-1], self.vlm.widths[-1], architecture.text_width)
-        )  # fmt: skip
+        self.joint = build_joint(architecture, self.vfm, self.vlm)
         self.text = build_text(architecture, token_ids)
         self.enhancer = MTEnhancer(architecture.enhancer, architecture.text_width)
         head, text_width, classes = architecture.head, architecture.text_width, architecture.classes
@@ -78,6 +75,7 @@ class MFuser(nn.Module):
 
     def encode(self, pictures: Tensor) -> Encoded:
         """(batch, 3, H, W) RGB 0..255 -> pyramid and joint embedding."""
+        size = (pictures.shape[2], pictures.shape[3])
         vfm, vlm = self.vfm.embed(pictures), self.vlm.embed(pictures)
         taps = {}
         for stage in range(len(self.vfm.widths)):
@@ -86,18 +84,19 @@ class MFuser(nn.Module):
                 mixed_vfm, mixed_vlm = self.fusion[str(stage)](self.vfm.tokens(vfm), self.vlm.tokens(vlm))
                 vfm, vlm = self.vfm.with_tokens(vfm, mixed_vfm), self.vlm.with_tokens(vlm, mixed_vlm)
             if stage in self.neck.taps:
-                taps[stage] = torch.cat([self.vfm.grid(vfm), self.vlm.grid(vlm)], 1)
-        height, width = self.vlm.grid(vlm).shape[-2:]
-        picture = with_global_token(self._joint(vfm, vlm), class_token=self.vlm.class_token)
-        return Encoded(self.neck(taps), picture, (height, width))
+                taps[stage] = torch.cat([self.vfm.grid(vfm, size), self.vlm.grid(vlm, size)], 1)
+        height, width = self.vlm.grid(vlm, size).shape[-2:]
+        return Encoded(self.neck(taps), self._joint(vfm, vlm), (height, width))
 
     def _joint(self, vfm: Tensor, vlm: Tensor) -> Tensor:
+        """(batch, 1 + N, text_width) from the last states of both towers (spec 2.7)."""
         tokens_vfm, tokens_vlm = self.vfm.tokens(vfm), self.vlm.tokens(vlm)
-        if self.joint is None:
-            joint: Tensor = self.vlm.net.head(self.vlm.final_norm(tokens_vlm) + self.vfm.final_norm(tokens_vfm))
-        else:
-            joint = self.joint(tokens_vfm, tokens_vlm)
-        return joint
+        if isinstance(self.joint, JointProjection):
+            return with_global_token(self.joint(tokens_vfm, tokens_vlm), class_token=self.vlm.class_token)
+        if self.joint is not None:  # CLIP
+            return self.vlm.to_text_space(self.vlm.final_norm(tokens_vlm + self.joint(tokens_vfm)))
+        paired = self.vfm.final_norm(tokens_vfm)[:, -tokens_vlm.shape[1] :]  # SigLIP has no class token
+        return self.vlm.to_text_space(self.vlm.final_norm(tokens_vlm) + paired)
 
     def forward(self, pictures: Tensor) -> Output:
         """(batch, 3, H, W) RGB 0..255 -> everything that training and parity look at."""
@@ -106,7 +105,9 @@ class MFuser(nn.Module):
         queries = self.enhancer(text.expand(len(pictures), -1, -1), encoded.picture)
         features = self.pixel_decoder(encoded.pyramid, queries)
         predictions = self.mask_decoder(features, queries, every=True)
-        return Output(encoded, text, queries, features, predictions, score_map(encoded.picture, queries, encoded.grid))
+        scores = score_map(encoded.picture, queries, encoded.grid)
+        logits = self.architecture.score_scale * scores.float() + self.architecture.score_bias
+        return Output(encoded, text, queries, features, predictions, scores, logits)
 
     def predict(self, pictures: Tensor) -> Prediction:
         """(batch, 3, H, W) RGB 0..255 -> the last prediction alone; what inference needs."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +13,9 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, VocabularyError
 from mfuser_ros.network import torchvision_mend
-from mfuser_ros.network.config import Architecture, EvaText, StoredText
+from mfuser_ros.network.config import Architecture, ClipText, EvaText, SiglipText, StoredText
+
+EncodedText = EvaText | ClipText | SiglipText
 
 
 class StoredTextQueries(nn.Module):
@@ -31,53 +36,77 @@ class StoredTextQueries(nn.Module):
         return self.embeddings / self.embeddings.std()
 
 
+@dataclass(frozen=True)
+class _Style:
+    """In what the text towers differ besides their sizes (spec of MFuser section 4.3)."""
+
+    activation: Callable[[Tensor], Tensor]
+    epsilon: float  # of the layer norms
+    causal: bool
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+_STYLES = {
+    "eva02": _Style(F.gelu, 1e-5, causal=True),
+    "clip": _Style(_quick_gelu, 1e-5, causal=True),
+    "siglip": _Style(partial(F.gelu, approximate="tanh"), 1e-6, causal=False),
+}
+
+
 class _Block(nn.Module):
     """Pre-norm transformer block with open_clip's parameter names."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, style: _Style) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width, style.epsilon)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
+        self.ln_2 = nn.LayerNorm(width, style.epsilon)
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, hidden), "c_proj": nn.Linear(hidden, width)})
+        self.activation = style.activation
 
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, x: Tensor, hidden: Tensor | None) -> Tensor:
         normed = self.ln_1(x)
         attended, _ = self.attn(normed, normed, normed, attn_mask=hidden, need_weights=False)
         x = x + attended
-        mixed: Tensor = x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
+        mixed: Tensor = x + self.mlp["c_proj"](self.activation(self.mlp["c_fc"](self.ln_2(x))))
         return mixed
 
 
 class _Transformer(nn.Module):
-    def __init__(self, config: EvaText) -> None:
+    def __init__(self, config: EncodedText) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.layers))
+        style = _STYLES[config.kind]
+        hidden = config.hidden if isinstance(config, SiglipText) else 4 * config.width
+        self.causal = style.causal
+        self.resblocks = nn.ModuleList(_Block(config.width, config.heads, hidden, style) for _ in range(config.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)  # causal
+        hidden = None
+        if self.causal:
+            hidden = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         for block in self.resblocks:
             x = block(x, hidden)
         return x
 
 
-class EvaTextEncoder(nn.Module):
-    """The text tower of EVA02-CLIP with contexts that are learned and shared by all classes.
+class TextEncoder(nn.Module, ABC):
+    """A text tower with contexts that are learned and shared by all classes; they follow the first token.
 
-    The contexts follow the first token. The embedding of a class is read at its end-of-text token, which has the
-    largest id. Parameter names are open_clip's; token ids are no weights and are not saved.
+    Parameter names are open_clip's; token ids are no weights and are not saved with them.
 
     Source: spec of MFuser sections 4.1 to 4.3.
     """
 
     ids: Tensor | None
 
-    def __init__(self, config: EvaText, width: int, token_ids: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, config: EncodedText, token_ids: Sequence[Sequence[int]] | None = None) -> None:
         """Build with random weights.
 
         Args:
             config: sizes of the tower.
-            width: of the embeddings that come out.
             token_ids: ids of each class, padded to `config.tokens`; `set_token_ids` gives them later.
 
         Raises:
@@ -90,14 +119,12 @@ class EvaTextEncoder(nn.Module):
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.positional_embedding = nn.Parameter(torch.empty(length, config.width))
         self.transformer = _Transformer(config)
-        self.ln_final = nn.LayerNorm(config.width)
-        self.text_projection = nn.Parameter(torch.empty(config.width, width))
+        self.ln_final = nn.LayerNorm(config.width, _STYLES[config.kind].epsilon)
         self.register_buffer("ids", None, persistent=False)
         # of the published tower and of OpenAI's CLIP
         nn.init.trunc_normal_(self.contexts)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
-        nn.init.normal_(self.text_projection, std=config.width**-0.5)
         self._cached: tuple[object, Tensor] | None = None
         if token_ids is not None:
             self.set_token_ids(token_ids)
@@ -141,11 +168,7 @@ class EvaTextEncoder(nn.Module):
         """(K, tokens) token ids -> (K, width) embeddings, computed anew."""
         # once for each vocabulary, so there is nothing to win by half precision
         with torch.autocast(ids.device.type, enabled=False):
-            x = self.ln_final(self.transformer(self.embed(ids)))
-            end_of_text = ids.argmax(-1) + self.config.contexts
-            last = x[torch.arange(len(ids), device=x.device), end_of_text]
-            embeddings: Tensor = last @ self.text_projection
-        return embeddings
+            return self.read(self.ln_final(self.transformer(self.embed(ids))), ids)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(K, tokens) token ids -> (K, tokens + contexts, tower width): first token, contexts, the rest."""
@@ -153,10 +176,48 @@ class EvaTextEncoder(nn.Module):
         contexts = self.contexts.expand(len(ids), -1, -1)
         return torch.cat([tokens[:, :1], contexts, tokens[:, 1:]], 1) + self.positional_embedding
 
+    @abstractmethod
+    def read(self, x: Tensor, ids: Tensor) -> Tensor:
+        """(K, tokens + contexts, tower width) normed tokens and their ids -> (K, width) embeddings."""
+
+
+class EvaTextEncoder(TextEncoder):
+    """The text tower of EVA02-CLIP, or of CLIP: causal, read at the end-of-text token, which has the largest id."""
+
+    def __init__(
+        self, config: EvaText | ClipText, width: int, token_ids: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        """As `TextEncoder`; `width` is that of the embeddings that come out."""
+        super().__init__(config, token_ids)
+        self.text_projection = nn.Parameter(torch.empty(config.width, width))
+        nn.init.normal_(self.text_projection, std=config.width**-0.5)
+
+    def read(self, x: Tensor, ids: Tensor) -> Tensor:
+        end_of_text = ids.argmax(-1) + self.config.contexts
+        last = x[torch.arange(len(ids), device=x.device), end_of_text]
+        embeddings: Tensor = last @ self.text_projection
+        return embeddings
+
+
+class SiglipTextEncoder(TextEncoder):
+    """The text tower of SigLIP: every token sees every other, padding too, and the last one is read.
+
+    There is no start token, so the contexts stand inside the class name, after its first piece.
+    """
+
+    def __init__(self, config: SiglipText, width: int, token_ids: Sequence[Sequence[int]] | None = None) -> None:
+        """As `TextEncoder`; `width` is that of the embeddings that come out."""
+        super().__init__(config, token_ids)
+        self.head = nn.Linear(config.width, width)
+
+    def read(self, x: Tensor, ids: Tensor) -> Tensor:  # noqa: ARG002  # the place is always the last
+        embeddings: Tensor = self.head(x[:, -1])
+        return embeddings
+
 
 def build_text(
     architecture: Architecture, token_ids: Sequence[Sequence[int]] | None = None
-) -> StoredTextQueries | EvaTextEncoder:
+) -> StoredTextQueries | TextEncoder:
     """The text side of an architecture, with random weights.
 
     Args:
@@ -172,6 +233,8 @@ def build_text(
         )
     if isinstance(architecture.text, StoredText):
         return StoredTextQueries(architecture.classes, architecture.text_width)
+    if isinstance(architecture.text, SiglipText):
+        return SiglipTextEncoder(architecture.text, architecture.text_width, token_ids)
     return EvaTextEncoder(architecture.text, architecture.text_width, token_ids)
 
 

@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network import torchvision_mend
 from mfuser_ros.network.config import TowerConfig
+from mfuser_ros.network.pooling import AttentionPooling
 
 torchvision_mend.mend()
 
@@ -31,10 +33,12 @@ class Tower(nn.Module, ABC):
     Attributes:
         widths: channels after each stage; one entry for each stage.
         class_token: whether `tokens` starts with a class token.
+        text_space: whether the network brings its own map to the space that it shares with a text tower.
     """
 
     widths: tuple[int, ...]
     class_token: bool
+    text_space = False
     mean: Tensor
     std: Tensor
 
@@ -67,26 +71,40 @@ class Tower(nn.Module, ABC):
         """A state of the form of `state` that has these (B, L, D) tokens: ``tokens(with_tokens(s, t)) == t``."""
 
     @abstractmethod
-    def grid(self, state: Tensor) -> Tensor:
-        """The state as a (B, D, h, w) map, without the class token."""
+    def grid(self, state: Tensor, picture_size: tuple[int, int] | None = None) -> Tensor:
+        """The state as a (B, D, h, w) map, without the class token.
+
+        Args:
+            state: of any stage.
+            picture_size: height and width of the picture in pixels, for a tower whose tokens do not tell; that of the
+                configuration if None.
+        """
 
     @abstractmethod
     def final_norm(self, tokens: Tensor) -> Tensor:
         """The network's own last norm on (B, L, D) tokens of the last stage; unchanged where it has none."""
 
+    def to_text_space(self, tokens: Tensor) -> Tensor:
+        """(B, L, D) normalised tokens to (B, 1 + h*w, C): global token, then the grid row by row.
+
+        Raises:
+            ConfigurationError: the network has no such map (`text_space` is False).
+        """
+        raise ConfigurationError(f"{type(self).__name__}: has no map to text space for {tuple(tokens.shape)} tokens")
+
 
 class _TransformerTower(Tower):
-    """A plain vision transformer with a class token and learned positions: the state is (B, 1 + h*w, D)."""
+    """A plain vision transformer with learned positions: the state is (B, 1 + h*w, D), or (B, h*w, D) for SigLIP."""
 
     class_token = True
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__(config)
         self.widths = (self.net.embed_dim,) * len(self.net.blocks)
-        if self.net.num_prefix_tokens != 1:
+        if self.net.num_prefix_tokens != int(self.class_token):
             raise ConfigurationError(
-                f"{config.model}: has {self.net.num_prefix_tokens} prefix tokens, layout {config.layout} needs one "
-                "(the class token): choose a model without registers"
+                f"{config.model}: has {self.net.num_prefix_tokens} prefix tokens, layout {config.layout} needs "
+                f"{int(self.class_token)} (a class token or none): choose a model without registers"
             )
 
     def embed(self, picture: Tensor) -> Tensor:
@@ -95,35 +113,122 @@ class _TransformerTower(Tower):
         tokens: Tensor = torch.cat([class_token, patches], dim=1) + self.net.pos_embed
         return tokens
 
+    def stage(self, index: int, state: Tensor) -> Tensor:
+        tokens: Tensor = self.net.blocks[index](state)
+        return tokens
+
     def tokens(self, state: Tensor) -> Tensor:
         return state
 
     def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:  # noqa: ARG002  # the tokens are the state
         return tokens
 
-    def grid(self, state: Tensor) -> Tensor:
-        height, width = self.net.patch_embed.grid_size
-        return state[:, 1:].transpose(1, 2).reshape(len(state), -1, height, width)
+    def grid(self, state: Tensor, picture_size: tuple[int, int] | None = None) -> Tensor:
+        height, width = self.net.patch_embed.grid_size if picture_size is None else self.grid_size(*picture_size)
+        return state[:, int(self.class_token) :].transpose(1, 2).reshape(len(state), -1, height, width)
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of whole patches in a picture of this size in pixels; the rest is not seen."""
+        rows, columns = self.net.patch_embed.patch_size
+        return height // rows, width // columns
 
     def final_norm(self, tokens: Tensor) -> Tensor:
         normed: Tensor = self.net.norm(tokens)
         return normed
 
 
-class DinoV2Tower(_TransformerTower):
+class _ResizableTower(_TransformerTower):
+    """A transformer whose positions are resized to the picture's own grid."""
+
+    def patches(self, picture: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, H, W) RGB 0..255 to (B, h*w, D) patches, and h and w."""
+        kernel = self.net.patch_embed.proj  # not patch_embed itself, which knows one size only
+        patches: Tensor = kernel(self.normalise(picture))
+        return patches.flatten(2).transpose(1, 2), (patches.shape[2], patches.shape[3])
+
+    def grid_positions(self) -> Tensor:
+        """The stored positions without the class token's, as a (1, D, h, w) map of the configured grid."""
+        rows, columns = self.net.patch_embed.grid_size
+        stored: Tensor = self.net.pos_embed[:, 1:].transpose(1, 2)
+        return stored.reshape(1, -1, rows, columns)
+
+
+class DinoV2Tower(_ResizableTower):
     """DINOv2 without registers, block by block (timm's `vit_*_patch14_dinov2`)."""
 
-    def stage(self, index: int, state: Tensor) -> Tensor:
-        tokens: Tensor = self.net.blocks[index](state)
-        return tokens
+    def embed(self, picture: Tensor) -> Tensor:
+        patches, (height, width) = self.patches(picture)
+        positions = self.grid_positions()
+        rows, columns = positions.shape[2:]
+        if (height, width) != (rows, columns):
+            # the factor, not the size, sets where the published code samples: a tenth of a cell more than it needs
+            factors = [(height + 0.1) / rows, (width + 0.1) / columns]
+            positions = F.interpolate(positions.float(), scale_factor=factors, mode="bicubic").to(patches.dtype)
+        class_token = (self.net.cls_token + self.net.pos_embed[:, :1]).expand(len(patches), -1, -1)
+        return torch.cat([class_token, patches + positions.flatten(2).transpose(1, 2)], dim=1)
 
 
 class Eva02Tower(_TransformerTower):
     """EVA02-CLIP, block by block; every block rotates queries and keys of the patches by the same table."""
 
+    text_space = True
+
     def stage(self, index: int, state: Tensor) -> Tensor:
         tokens: Tensor = self.net.blocks[index](state, rope=self.net.rope.get_embed())
         return tokens
+
+    def to_text_space(self, tokens: Tensor) -> Tensor:
+        embeddings: Tensor = self.net.head(tokens)
+        return embeddings
+
+
+class ClipTower(_ResizableTower):
+    """OpenAI's CLIP, block by block (timm's `vit_*_clip_quickgelu_*`)."""
+
+    text_space = True
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__(config)
+        self.net.head = nn.Linear(self.net.embed_dim, self.net.num_classes, bias=False)  # timm's has a bias, CLIP none
+
+    def embed(self, picture: Tensor) -> Tensor:
+        patches, size = self.patches(picture)
+        positions = self.grid_positions()
+        if size != positions.shape[2:]:
+            positions = F.interpolate(positions.float(), size, mode="bilinear").to(patches.dtype)
+        # the published code adds the class embedding twice, and the weights were trained so
+        class_token = (2 * self.net.cls_token + self.net.pos_embed[:, :1]).expand(len(patches), -1, -1)
+        tokens = torch.cat([class_token, patches + positions.flatten(2).transpose(1, 2)], dim=1)
+        normed: Tensor = self.net.norm_pre(tokens)
+        return normed
+
+    def to_text_space(self, tokens: Tensor) -> Tensor:
+        embeddings: Tensor = self.net.head(tokens)
+        return embeddings
+
+
+class SiglipTower(_TransformerTower):
+    """SigLIP, block by block (timm's `vit_*_siglip_*`): no class token; attention pools the grid.
+
+    timm's pooling head makes the global token alone; ours with the same weights makes the grid's embeddings, too.
+    """
+
+    class_token = False
+    text_space = True
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__(config)
+        block = self.net.blocks[0]
+        self.net.attn_pool = None
+        self.pool = AttentionPooling(self.net.embed_dim, block.attn.num_heads, block.mlp.fc1.out_features)
+
+    def embed(self, picture: Tensor) -> Tensor:
+        tokens: Tensor = self.net.patch_embed(self.normalise(picture)) + self.net.pos_embed
+        return tokens
+
+    def to_text_space(self, tokens: Tensor) -> Tensor:
+        embeddings: Tensor = self.pool(tokens)
+        return embeddings
 
 
 class MobileNetV2Tower(Tower):
@@ -158,14 +263,20 @@ class MobileNetV2Tower(Tower):
     def with_tokens(self, state: Tensor, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).reshape(state.shape)
 
-    def grid(self, state: Tensor) -> Tensor:
+    def grid(self, state: Tensor, picture_size: tuple[int, int] | None = None) -> Tensor:  # noqa: ARG002  # it is one
         return state
 
     def final_norm(self, tokens: Tensor) -> Tensor:
         return tokens
 
 
-_LAYOUTS: dict[str, type[Tower]] = {"dinov2": DinoV2Tower, "eva02": Eva02Tower, "mobilenetv2": MobileNetV2Tower}
+_LAYOUTS: dict[str, type[Tower]] = {
+    "dinov2": DinoV2Tower,
+    "eva02": Eva02Tower,
+    "clip": ClipTower,
+    "siglip": SiglipTower,
+    "mobilenetv2": MobileNetV2Tower,
+}
 _HEAD = ("conv_head", "bn2", "global_pool", "classifier")  # parts of timm's MobileNetV2 that no tower needs
 
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from mfuser_ros.training.targets import ClassTargets, Targets, sample_points
 
 NO_OBJECT_WEIGHT = 0.1
-TEMPERATURE = 0.07  # of the alignment with the text embeddings (spec 4.5)
 _TINY = 1e-30
 
 
@@ -97,17 +96,16 @@ def marginal_loss(scores: Tensor, targets: Targets) -> Tensor:
     return (weight * nll).sum() / weight.sum().clamp_min(_TINY)
 
 
-def alignment_loss(score_map: Tensor, targets: Targets, temperature: float = TEMPERATURE) -> Tensor:
-    """Cross entropy of the cosine map between picture and text, divided by the temperature (spec 4.5, 6.2).
+def alignment_loss(score_logits: Tensor, targets: Targets) -> Tensor:
+    """Cross entropy of the scaled cosine map between picture and text (spec 4.5, 6.2).
 
     Args:
-        score_map: (B, K, h, w) cosine similarity; enlarged to the labels' size (bilinear, align_corners False).
+        score_logits: (B, K, h, w) scaled cosine; enlarged to the labels' size (bilinear, align_corners False).
         targets: labels; with several members the log of the sum of their probabilities counts.
-        temperature: of the softmax.
 
     Returns:
         () mean over all pixels; those without a label add 0 but count (as published, Q21).
     """
-    logits = F.interpolate(score_map.float() / temperature, targets.label.shape[1:], mode="bilinear")
+    logits = F.interpolate(score_logits.float(), targets.label.shape[1:], mode="bilinear")
     own = torch.where(targets.members(), logits, -1e4).logsumexp(1)
     return torch.where(targets.valid, logits.logsumexp(1) - own, 0).mean()

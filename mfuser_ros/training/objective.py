@@ -56,7 +56,7 @@ def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
             + config.mask * masks.bce
             + config.dice * masks.dice
         )  # (L,)
-        alignment = alignment_loss(output.score_map, coarse)
+        alignment = alignment_loss(output.score_logits, coarse)
         earlier = config.auxiliary * per_prediction[:-1].sum()
         total = (per_prediction[-1] + earlier) / (1 + config.auxiliary * (L - 1)) + config.alignment * alignment
         return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment)

@@ -1,5 +1,6 @@
 """Published checkpoints in every container, and those that must be refused."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from mfuser_ros.checkpoints import convert as conversion
 from mfuser_ros.checkpoints import load_model, rebuild
 from mfuser_ros.checkpoints.golden import read_golden
 from mfuser_ros.commands.convert import convert as convert_command
-from mfuser_ros.errors import CheckpointError
+from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import PRESETS
 
 TINY = Path(__file__).parents[1] / "golden" / "model_eva_tiny"
@@ -29,7 +30,7 @@ def golden():
 @pytest.fixture
 def tiny_preset(golden, monkeypatch):
     """`eva02-l` at the sizes of the golden, with a text vocabulary large enough for real class names."""
-    architecture = rebuild.eva_architecture(golden)
+    architecture = rebuild.architecture(golden)
     text = architecture.text.model_copy(update={"vocabulary": 49408})
     monkeypatch.setitem(PRESETS, "eva02-l", architecture.model_copy(update={"text": text}))
 
@@ -110,6 +111,80 @@ def test_converted_model_segments_like_the_published_one(golden, tiny_preset, we
         torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)  # fp16 weights
 
 
+def tiny(name, monkeypatch, **text):
+    """A golden of another variant, and its preset at the golden's sizes."""
+    golden = read_golden(TINY.with_name(f"model_{name}_tiny"))
+    architecture = rebuild.architecture(golden)
+    changed = architecture.text.model_copy(update=text)
+    monkeypatch.setitem(PRESETS, f"{name}-l", architecture.model_copy(update={"text": changed}))
+    return golden
+
+
+@torch.no_grad()
+def segments_like(golden, path) -> None:
+    converted = load_model(path)[0]
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    ours, theirs = converted.encode(picture), rebuild.mfuser(golden).encode(picture)
+    for level, reference in zip([*ours.pyramid, ours.picture], [*theirs.pyramid, theirs.picture], strict=True):
+        torch.testing.assert_close(level, reference, rtol=0.02, atol=0.02)  # fp16 weights
+
+
+def test_clip_is_found_by_its_names_and_converted(monkeypatch, tmp_path):
+    golden = tiny("clip", monkeypatch, vocabulary=49408)
+    rows = torch.zeros(49408, golden.weights["text_encoder.token_embedding.weight"].shape[1])
+    bare({**golden.weights, "text_encoder.token_embedding.weight": rows}, tmp_path / "published.pth")
+
+    made = conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors")
+
+    assert made.preset == "clip-l"
+    assert set(made.dropped) == {"backbone.dinov2.mask_token"}
+    assert load_model(tmp_path / "ours.safetensors")[0].text.ids.tolist()[0] == [49406, 1759, 49407, 0, 0]  # road
+    segments_like(golden, tmp_path / "ours.safetensors")
+
+
+def write_ids(golden, path) -> None:
+    ids = dict(zip(vocabulary.load().names, golden["in.texts"].tolist(), strict=True))
+    path.write_text(json.dumps(ids))
+
+
+def test_siglip_is_converted_with_token_ids_which_the_model_keeps(monkeypatch, tmp_path):
+    golden = tiny("siglip", monkeypatch)
+    bare(golden.weights, tmp_path / "published.pth")
+    write_ids(golden, tmp_path / "ids.json")
+
+    made = conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", tokens=tmp_path / "ids.json")
+
+    assert made.preset == "siglip-l"
+    assert sum("never uses" in reason for reason in made.dropped.values()) == 2 * (5 + 5 + 1)
+    network, file = load_model(tmp_path / "ours.safetensors")
+    assert network.text.ids.tolist() == golden["in.texts"].tolist() == [list(row) for row in file.token_ids]
+    with torch.no_grad():
+        torch.testing.assert_close(network.text(), golden["out.text_raw"], rtol=0.02, atol=0.02)
+    segments_like(golden, tmp_path / "ours.safetensors")
+
+
+def test_siglip_without_token_ids_is_refused(monkeypatch, tmp_path):
+    bare(tiny("siglip", monkeypatch).weights, tmp_path / "published.pth")
+    with pytest.raises(ConfigurationError, match="its tokenizer does not ship with us: give --tokens"):
+        conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors")
+
+
+def test_token_ids_outside_the_text_tower_are_refused(monkeypatch, tmp_path):
+    golden = tiny("siglip", monkeypatch)
+    bare(golden.weights, tmp_path / "published.pth")
+    ids = {name: [1, 2, 3, 4, 64] for name in vocabulary.load().names}
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    with pytest.raises(ConfigurationError, match="token ids 1 to 64: the tower knows 0 to 63"):
+        conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", tokens=tmp_path / "ids.json")
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def test_token_ids_for_a_variant_with_a_tokenizer_are_refused(tiny_preset, weights, tmp_path):
+    bare(weights, tmp_path / "published.pth")
+    with pytest.raises(ConfigurationError, match="leave --tokens out"):
+        conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", tokens=tmp_path / "ids.json")
+
+
 class RunsCode:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -188,7 +263,9 @@ def test_checkpoint_that_is_no_whole_mfuser_is_refused_in_one_line(tiny_preset, 
 
 
 def test_preset_without_a_layout_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="preset 'small': cannot be converted: choose one of eva02-l"):
+    with pytest.raises(
+        CheckpointError, match="preset 'small': cannot be converted: choose one of eva02-l, clip-l, siglip-l"
+    ):
         conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", preset="small")
 
 

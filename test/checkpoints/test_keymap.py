@@ -1,24 +1,30 @@
 """Published names: the whole list of the full-size network, and what is refused."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 import torch
 
-from mfuser_ros.checkpoints.convert import to_ours
-from mfuser_ros.checkpoints.keymap import EVA02_L, map_keys
+from mfuser_ros.checkpoints.convert import gather, to_ours
+from mfuser_ros.checkpoints.keymap import CLIP_L, EVA02_L, LAYOUTS, SIGLIP_L, find_variant, map_keys
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network import config
 from mfuser_ros.network.model import MFuser
 
-LIST = Path(__file__).parents[1] / "golden" / "keys_eva02-l_full.txt"
+GOLDEN = Path(__file__).parents[1] / "golden"
+# names in the list, and trained elements of the specification less those that no forward reaches
+SIZES = {
+    "eva02-l": (1708, 118_646_125 - 19 * 768),
+    "clip-l": (1539, 170_059_629),
+    "siglip-l": (1884, 170_390_125 - 51_430_400),
+}
 
 
-@pytest.fixture(scope="module")
-def published() -> dict[str, torch.Tensor]:
-    """The state dict of the published network: names and shapes, no numbers."""
+def read_list(preset: str) -> dict[str, torch.Tensor]:
+    """The state dict of a published network: names and shapes, no numbers."""
     tensors = {}
-    for line in LIST.read_text().splitlines():
+    for line in gzip.decompress((GOLDEN / f"keys_{preset}_full.txt.gz").read_bytes()).decode().splitlines():
         if line.startswith("#"):
             continue
         name, shape, dtype, _ = line.split("\t")
@@ -27,17 +33,25 @@ def published() -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_every_published_weight_lands_on_one_of_ours_with_its_shape(published):
+@pytest.fixture(scope="module")
+def published() -> dict[str, torch.Tensor]:
+    return read_list("eva02-l")
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_every_published_weight_lands_on_one_of_ours_with_its_shape(preset):
+    published = read_list(preset)
+    names, trained = SIZES[preset]
+    assert len(published) == names
+    assert find_variant(published, source="published") == preset
     with torch.device("meta"):
-        network = MFuser(config.EVA02_L)
+        network = MFuser(config.PRESETS[preset])
 
-    ours = to_ours(published, config.EVA02_L, EVA02_L, source="published")
+    ours = to_ours(published, config.PRESETS[preset], LAYOUTS[preset], source="published")
 
-    assert len(published) == 1708
     assert {name: tensor.shape for name, tensor in ours.items()} == {
         name: tensor.shape for name, tensor in network.state_dict().items()
     }
-    trained = 118_646_125 - 19 * 768  # the specification's count, less random_text, which we do not have
     frozen = [parameter for name, parameter in network.named_parameters() if is_frozen(name)]
     total = sum(parameter.numel() for parameter in network.parameters())
     assert total - sum(parameter.numel() for parameter in frozen) == trained
@@ -53,6 +67,37 @@ def test_dropped_names_are_the_unused_ones(published):
     rotary = {name for name in dropped if "rope.freqs" in name}
     assert len(rotary) == 2 * 25
     assert set(dropped) - rotary == {"random_text", "backbone.dinov2.mask_token"}
+
+
+def test_adapters_that_siglip_never_uses_are_dropped_and_those_of_clip_are_kept():
+    idle = {name for name in read_list("siglip-l") if ".adapter_proj" in name}
+    assert len(idle) == 2 * 49
+    dropped = map_keys(read_list("siglip-l"), SIGLIP_L, source="published").dropped
+    assert set(dropped) == idle | {"backbone.dinov2.mask_token"}
+    assert {dropped[name] for name in idle} == {"the published SigLIP network never uses it"}
+    assert set(map_keys(read_list("clip-l"), CLIP_L, source="published").dropped) == {"backbone.dinov2.mask_token"}
+
+
+def test_query_key_and_value_are_stacked_in_this_order():
+    layer = "backbone.encoder.layers.3.self_attn"
+    weights = {f"{layer}.{part}_proj.bias": torch.full((2,), value) for part, value in (("k", 1), ("v", 2), ("q", 0))}
+    keys = map_keys(weights, SIGLIP_L, source="published")
+    stacked = gather(weights, keys.renamed, source="published")
+    assert {name: tensor.tolist() for name, tensor in stacked.items()} == {
+        "vlm.net.blocks.3.attn.qkv.bias": [0, 0, 1, 1, 2, 2]
+    }
+
+
+def test_missing_part_of_a_stacked_matrix_is_named():
+    weights = {f"backbone.encoder.layers.3.self_attn.{part}_proj.bias": torch.zeros(2) for part in "qv"}
+    keys = map_keys(weights, SIGLIP_L, source="published")
+    with pytest.raises(CheckpointError, match=r"published: part k of vlm\.net\.blocks\.3\.attn\.qkv\.bias is missing"):
+        gather(weights, keys.renamed, source="published")
+
+
+def test_state_dict_without_the_sign_of_a_variant_is_refused():
+    with pytest.raises(CheckpointError, match=r"published: is no published MFuser .*conv1\.weight"):
+        find_variant({"contexts": 0, "backbone.cls_token": 0}, source="published")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every golden of the EVA02 variant through the published state dict and the key map."""
+"""Every golden of the network, of all variants, through the published state dict and the key map."""
 
 import json
 import shutil
@@ -25,8 +25,15 @@ NAMES = {
     "unit_pixel_decoder": 14,
     "unit_tqdm_head": 22,
     "unit_extract_feats_eva": 32,
+    "unit_extract_feats_clip": 32,
+    "unit_extract_feats_clip_resized": 7,
+    "unit_extract_feats_siglip": 32,
     "unit_text_encoder_eva": 5,
+    "unit_text_encoder_clip": 5,
+    "unit_text_encoder_siglip": 5,
     "model_eva_tiny": 15,
+    "model_clip_tiny": 15,
+    "model_siglip_tiny": 15,
     "unit_slide_eva": 5,
     "unit_normalise": 7,
 }
@@ -43,7 +50,7 @@ def test_network_reproduces_the_published_numbers(name):
     assert results <= {row.key for row in rows}
 
 
-@pytest.mark.parametrize("name", ["unit_tqdm_head", "model_eva_tiny"])
+@pytest.mark.parametrize("name", ["unit_tqdm_head", "model_eva_tiny", "model_clip_tiny", "model_siglip_tiny"])
 def test_attention_masks_are_compared_exactly(name):
     masks = [row for row in parity(GOLDEN / name, slide=slide, starts=starts) if "attn_mask" in row.key]
     assert len(masks) == 4

@@ -64,5 +64,20 @@ def test_scores_are_class_probability_times_mask():
     torch.testing.assert_close(scores, torch.tensor([[[[0.5]], [[1.0]]]]))
 
 
+@pytest.mark.parametrize(("scale", "bias"), [(1 / 0.07, 0.0), (float(torch.tensor(2.3).exp()), -1.7)])
+def test_score_map_of_training_is_scaled_as_the_architecture_says(small, scale, bias):
+    network = MFuser(SMALL.model_copy(update={"score_scale": scale, "score_bias": bias})).eval()
+    network.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        output = network(torch.rand(1, 3, 64, 96) * 255)
+    assert output.score_map.abs().max() <= 1 + 1e-6
+    torch.testing.assert_close(output.score_logits, output.score_map * scale + bias)
+
+
+def test_temperature_of_the_score_map_is_the_published_one():
+    assert 1 / SMALL.score_scale == pytest.approx(0.07)
+    assert SMALL.score_bias == 0
+
+
 def test_presets_are_named_as_they_are_called():
-    assert {name: preset.name for name, preset in PRESETS.items()} == {"eva02-l": "eva02-l", "small": "small"}
+    assert [preset.name for preset in PRESETS.values()] == list(PRESETS) == ["eva02-l", "clip-l", "siglip-l", "small"]

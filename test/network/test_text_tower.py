@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from mfuser_ros import vocabulary
 from mfuser_ros.errors import ConfigurationError, VocabularyError
-from mfuser_ros.network.config import EVA02_L, SMALL, EvaText
-from mfuser_ros.network.text import EvaTextEncoder, StoredTextQueries, build_text, tokenize
+from mfuser_ros.network.config import EVA02_L, SMALL, ClipText, EvaText, SiglipText
+from mfuser_ros.network.text import EvaTextEncoder, SiglipTextEncoder, StoredTextQueries, build_text, tokenize
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = EvaText(vocabulary=64, width=20, heads=2, layers=2, contexts=3, tokens=4)
@@ -121,6 +121,27 @@ def test_token_ids_are_not_saved(encoder):
 def test_token_ids_that_do_not_fit_the_tower_are_refused(encoder, ids, named):
     with pytest.raises(ConfigurationError, match=named):
         encoder.set_token_ids(ids)
+
+
+@torch.no_grad()
+def test_siglip_text_tower_sees_padding_and_reads_the_last_position():
+    torch.manual_seed(0)
+    config = SiglipText(vocabulary=64, width=20, heads=2, layers=2, contexts=3, tokens=4, hidden=32)
+    encoder = SiglipTextEncoder(config, 28, IDS).eval()
+    padded = torch.tensor(IDS)
+    other = padded.clone()
+    other[0, 3] = 9  # the last id of the first class
+    assert (encoder.encode(other)[0] - encoder.encode(padded)[0]).abs().max() > 1e-3
+    torch.testing.assert_close(encoder.encode(other)[1], encoder.encode(padded)[1])
+
+
+@torch.no_grad()
+def test_clip_and_eva_text_towers_differ_in_the_activation_only():
+    eva = EvaTextEncoder(TINY, 28, IDS).eval()
+    clip = EvaTextEncoder(ClipText(**TINY.model_dump(exclude={"kind"})), 28, IDS).eval()
+    clip.load_state_dict(eva.state_dict())
+    difference = (clip() - eva()).abs().max()
+    assert 0 < difference < 0.1  # sigmoid(1.702 x) for the normal distribution function: at most 0.02 apart
 
 
 def test_text_tower_without_token_ids_says_what_is_missing():

@@ -23,6 +23,20 @@ EVA = TowerConfig(
     mean=CLIP_MEAN,
     std=CLIP_STD,
 )
+CLIP = TowerConfig(
+    layout="clip",
+    model="vit_large_patch14_clip_quickgelu_336",
+    options={**TINY_VIT, "num_classes": 28},
+    mean=CLIP_MEAN,
+    std=CLIP_STD,
+)
+SIGLIP = TowerConfig(
+    layout="siglip",
+    model="vit_large_patch16_siglip_384",
+    options={**TINY_VIT, "patch_size": 14, "num_classes": 0, "act_layer": "gelu_tanh"},
+    mean=HALF,
+    std=HALF,
+)
 WIDTHS = (16, 24, 32, 64, 96, 160, 320)
 
 
@@ -52,7 +66,7 @@ def run_all(tower, picture):
     return state
 
 
-@pytest.mark.parametrize("config", [DINO, EVA], ids=["dinov2", "eva02"])
+@pytest.mark.parametrize("config", [DINO, EVA, SIGLIP], ids=["dinov2", "eva02", "siglip"])
 @torch.no_grad()
 def test_transformer_run_block_by_block_equals_timms_forward(config, picture):
     tower = build_tower(config)
@@ -63,6 +77,64 @@ def test_transformer_run_block_by_block_equals_timms_forward(config, picture):
     tokens = tower.tokens(run_all(tower, picture))
 
     torch.testing.assert_close(tower.final_norm(tokens), tower.net.forward_features(normalised), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_clip_equals_timms_forward_with_the_class_embedding_added_twice(picture):
+    tower = build_tower(CLIP)
+    randomise(tower.net)
+    normalised = tower.normalise(picture)
+
+    tokens = tower.final_norm(tower.tokens(run_all(tower, picture)))
+
+    tower.net.cls_token.mul_(2)  # timm adds it once
+    torch.testing.assert_close(tokens, tower.net.forward_features(normalised), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tower.to_text_space(tokens), tokens @ tower.net.head.weight.T, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_global_token_of_siglip_is_timms_and_the_grid_has_embeddings_of_its_own():
+    tower = build_tower(SIGLIP)
+    theirs = timm.create_model(SIGLIP.model, **SIGLIP.options).attn_pool
+    ours = randomise(tower.pool)
+    names = {
+        "latent": ours.probe,
+        "proj.weight": ours.attention.out_proj.weight,
+        "proj.bias": ours.attention.out_proj.bias,
+    }
+    names |= {f"norm.{part}": ours.layernorm.get_parameter(part) for part in ("weight", "bias")}
+    names |= {f"mlp.{name}": value for name, value in ours.mlp.named_parameters()}
+    for part in ("weight", "bias"):
+        stacked = ours.attention.get_parameter(f"in_proj_{part}")
+        names |= {f"q.{part}": stacked[:24], f"kv.{part}": stacked[24:]}
+    theirs.load_state_dict(names)
+    tokens = torch.randn(2, 16, 24, generator=torch.Generator().manual_seed(2))
+
+    embeddings = tower.to_text_space(tokens)
+
+    assert embeddings.shape == (2, 1 + 16, 24)
+    torch.testing.assert_close(embeddings[:, 0], theirs(tokens), atol=1e-5, rtol=1e-5)
+    theirs.latent_len, theirs.pool = 16, ""  # timm's head, asked by the tokens of the first picture
+    theirs.latent = torch.nn.Parameter(tokens[:1])
+    torch.testing.assert_close(embeddings[:1, 1:], theirs(tokens[:1]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", [DINO, CLIP], ids=["dinov2", "clip"])
+@torch.no_grad()
+def test_tower_that_resizes_its_positions_takes_pictures_of_any_size(config):
+    tower = build_tower(config)
+    state = run_all(tower, torch.rand(1, 3, 29, 90) * 255)
+    assert state.shape == (1, 1 + 2 * 6, 24)
+    grid = tower.grid(state, (29, 90))
+    assert grid.shape == (1, 24, 2, 6)
+    torch.testing.assert_close(grid[0, :, 1, 3], state[0, 1 + 6 + 3])
+
+
+def test_tower_without_a_map_to_text_space_says_so():
+    tower = build_tower(DINO)
+    assert not tower.text_space
+    with pytest.raises(ConfigurationError, match="DinoV2Tower: has no map to text space"):
+        tower.to_text_space(torch.zeros(1, 17, 24))
 
 
 @torch.no_grad()
@@ -119,7 +191,9 @@ def test_mobilenet_pads_strided_layers_at_the_right_and_bottom_only():
     assert embedded[0, 0].nonzero().tolist() == [[1, 2]]  # padding at the left or top would put it nowhere
 
 
-@pytest.mark.parametrize("config", [DINO, EVA, SMALL.vfm], ids=["dinov2", "eva02", "mobilenetv2"])
+@pytest.mark.parametrize(
+    "config", [DINO, EVA, CLIP, SIGLIP, SMALL.vfm], ids=["dinov2", "eva02", "clip", "siglip", "mobilenetv2"]
+)
 @torch.no_grad()
 def test_tokens_go_back_into_the_state(config, picture):
     tower = build_tower(config)
@@ -133,8 +207,8 @@ def test_tokens_go_back_into_the_state(config, picture):
 
 @pytest.mark.parametrize(
     ("config", "grid", "class_tokens"),
-    [(DINO, (4, 4), 1), (EVA, (4, 4), 1), (SMALL.vfm, (30, 20), 0)],
-    ids=["dinov2", "eva02", "mobilenetv2"],
+    [(DINO, (4, 4), 1), (EVA, (4, 4), 1), (CLIP, (4, 4), 1), (SIGLIP, (4, 4), 0), (SMALL.vfm, (30, 20), 0)],
+    ids=["dinov2", "eva02", "clip", "siglip", "mobilenetv2"],
 )
 @torch.no_grad()
 def test_grid_is_the_tokens_row_by_row_without_the_class_token(config, grid, class_tokens):

@@ -116,13 +116,13 @@ def test_marginal_of_vanishing_scores_is_finite() -> None:
 
 def test_alignment_is_cross_entropy_averaged_over_all_pixels() -> None:
     generator = torch.Generator().manual_seed(1)
-    cosine = torch.rand(2, 5, 3, 4, generator=generator) * 2 - 1
+    logits = torch.randn(2, 5, 3, 4, generator=generator) * 10
     label = torch.randint(0, 5, (2, 12, 16), generator=generator)
     label[0, :4] = 255
 
-    ours = losses.alignment_loss(cosine, _published_targets(label, 5))
+    ours = losses.alignment_loss(logits, _published_targets(label, 5))
 
-    enlarged = torch.nn.functional.interpolate(cosine / 0.07, (12, 16), mode="bilinear")
+    enlarged = torch.nn.functional.interpolate(logits, (12, 16), mode="bilinear")
     reference = torch.nn.functional.cross_entropy(enlarged, label, ignore_index=255, reduction="none").mean()
     torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-5)
 

@@ -1,0 +1,354 @@
+"""Files of the original encoders: renamed, resized as published, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from mfuser_ros import vocabulary
+from mfuser_ros.checkpoints import load_model, rebuild
+from mfuser_ros.checkpoints.golden import read_golden
+from mfuser_ros.checkpoints.originals import DINOV2, ORIGINALS, fit_to, read_original, resize_positions, untrained
+from mfuser_ros.commands.convert import convert
+from mfuser_ros.errors import CheckpointError, ConfigurationError
+from mfuser_ros.network import torchvision_mend
+from mfuser_ros.network.config import IMAGENET_MEAN, IMAGENET_STD, PRESETS, TowerConfig
+from mfuser_ros.network.towers import build_tower
+
+torchvision_mend.mend()
+
+import open_clip  # noqa: E402  # imports torchvision, hence after the mend
+import timm  # noqa: E402
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+# recorded import -> who reads it, [(its input, our name, its output)], largest difference (that of the manifest)
+CUT = "text.positional_embedding"
+POSITIONS, KERNEL = "vlm.net.pos_embed", "vlm.net.patch_embed.proj.weight"
+DINO = [("pos_embed", "vfm.net.pos_embed", "pos_embed"), ("patch_kernel", KERNEL, "patch_kernel")]
+IMPORTS = {
+    "dino_p14": (DINOV2, DINO, 2e-5),
+    "dino_p16": (DINOV2, DINO, 2e-5),
+    "eva": (
+        ORIGINALS["eva02-l"],
+        [
+            ("visual.pos_embed", POSITIONS, "visual.pos_embed"),
+            ("visual.patch_embed.proj.weight", KERNEL, "visual.patch_embed.proj.weight"),
+            ("text.positional_embedding", CUT, "text.positional_embedding"),
+        ],
+        2e-5,
+    ),
+    "clip": (
+        ORIGINALS["clip-l"],
+        [
+            ("visual.positional_embedding", POSITIONS, "backbone.positional_embedding"),
+            ("visual.conv1.weight", KERNEL, "backbone.conv1.weight"),
+            ("positional_embedding", CUT, "text_encoder.positional_embedding"),
+        ],
+        1e-6,
+    ),
+    "siglip": (
+        ORIGINALS["siglip-l"],
+        [
+            (
+                "vision_model.embeddings.position_embedding.weight",
+                POSITIONS,
+                "backbone.embeddings.position_embedding.weight",
+            ),
+            (
+                "vision_model.embeddings.patch_embedding.weight",
+                KERNEL,
+                "backbone.embeddings.patch_embedding.weight",
+            ),
+            (
+                "text_model.embeddings.position_embedding.weight",
+                CUT,
+                "text_encoder.embeddings.position_embedding.weight",
+            ),
+        ],
+        1e-6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_positions_and_kernels_are_resized_as_published(name):
+    recorded = load_file(GOLDEN / "weight_import_4channels.safetensors")
+    original, tensors, tolerance = IMPORTS[name]
+    fit = fit_to(original.mode, class_token=original.class_token)
+    for theirs, ours, result in tensors:
+        before, after = recorded[f"{name}/in.{theirs}"], recorded[f"{name}/out.{result}"]
+        if ours == POSITIONS and after.ndim == 2:
+            before, after = before[None], after[None]  # published without a batch axis
+        torch.testing.assert_close(fit(ours, before, after.shape), after, atol=tolerance, rtol=1e-4)
+
+
+def test_positions_of_no_square_grid_stay_as_they_are():
+    odd = torch.zeros(1, 1 + 12, 4)
+    assert resize_positions(odd, 17, "bicubic", class_token=True) is odd
+
+
+@torch.no_grad()
+def randomised(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    for value in network.parameters():
+        value.copy_(torch.randn(value.shape, generator=generator) * 0.3)
+    return network.eval().state_dict()
+
+
+def dino_file(path: Path, *, width: int = 24, patch: int = 14) -> torch.nn.Module:
+    """Write a small DINOv2 of a 5x5 grid as its authors would."""
+    options = {"img_size": 5 * patch, "patch_size": patch, "embed_dim": width, "num_heads": 2, "depth": 5}
+    network = timm.create_model("vit_large_patch14_dinov2", **options)
+    torch.save({**randomised(network), "mask_token": torch.zeros(1, width)}, path)
+    return network
+
+
+def clip_model() -> torch.nn.Module:
+    """A small CLIP of open_clip at the sizes of the golden, patches of 14 pixels, a 3x3 grid, 77 text positions."""
+    return open_clip.CLIP(
+        embed_dim=28,
+        vision_cfg=open_clip.CLIPVisionCfg(layers=5, width=24, head_width=12, patch_size=14, image_size=42),
+        text_cfg=open_clip.CLIPTextCfg(context_length=77, vocab_size=64, width=20, heads=2, layers=2),
+        quick_gelu=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def clip_architecture():
+    return rebuild.architecture(read_golden(GOLDEN / "model_clip_tiny"))
+
+
+@torch.no_grad()
+def test_clip_of_open_clip_becomes_the_towers_of_an_untrained_network(clip_architecture, tmp_path):
+    clip = clip_model()
+    torch.save(randomised(clip), tmp_path / "clip.pt")
+    dino_file(tmp_path / "dino.pth", width=20)
+
+    start = untrained(tmp_path / "clip.pt", tmp_path / "dino.pth", architecture=clip_architecture)
+
+    tower = start.network.vlm.eval()
+    assert set(start.dropped) >= {"logit_scale", "mask_token"}
+    # bring the reference to the size that the import chose; the tower adds the class embedding twice
+    positions = tower.net.pos_embed[0].clone()
+    positions[0] += tower.net.cls_token[0, 0]
+    visual = clip.visual
+    visual.positional_embedding = torch.nn.Parameter(positions)
+    visual.conv1 = torch.nn.Conv2d(3, 24, 16, 16, bias=False)
+    visual.conv1.weight.copy_(tower.net.patch_embed.proj.weight)
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+    state = tower.embed(picture)
+    for index in range(5):
+        state = tower.stage(index, state)
+    ours = tower.to_text_space(tower.final_norm(state))[:, 0]
+    torch.testing.assert_close(ours, visual(tower.normalise(picture)), atol=1e-4, rtol=1e-4)
+    text = start.network.text
+    torch.testing.assert_close(text.positional_embedding, clip.positional_embedding[:10], atol=0, rtol=0)
+    assert text.contexts.std() > 0.5  # still as random as they are published to start
+
+
+@torch.no_grad()
+def test_dinov2_keeps_its_numbers_where_nothing_is_resized(tmp_path, clip_architecture):
+    torch.save(randomised(clip_model()), tmp_path / "clip.pt")
+    dino = dino_file(tmp_path / "dino.pth", width=20, patch=16)
+    tiny = {"img_size": 80, "patch_size": 16, "embed_dim": 20, "num_heads": 2, "depth": 5}
+    vfm = TowerConfig(
+        layout="dinov2", model="vit_large_patch14_dinov2", options=tiny, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
+    clip = clip_architecture.vlm.model_copy(update={"options": {**clip_architecture.vlm.options, "img_size": 80}})
+    same = clip_architecture.model_copy(update={"vfm": vfm, "vlm": clip})
+
+    start = untrained(tmp_path / "clip.pt", tmp_path / "dino.pth", architecture=same)
+
+    for name, tensor in dino.state_dict().items():
+        torch.testing.assert_close(start.network.vfm.net.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+def test_command_writes_an_untrained_model_that_loads(tmp_path, monkeypatch):
+    golden = read_golden(GOLDEN / "model_siglip_tiny")
+    monkeypatch.setitem(PRESETS, "siglip-l", rebuild.architecture(golden))
+    siglip_file(golden, tmp_path / "siglip.safetensors")
+    dino_file(tmp_path / "dino.pth")
+    ids = dict(zip(vocabulary.load().names, golden["in.texts"].tolist(), strict=True))
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    app = typer.Typer()
+    app.command()(convert)
+    files = [tmp_path / "siglip.safetensors", tmp_path / "start.safetensors", "--vfm", tmp_path / "dino.pth"]
+
+    result = CliRunner().invoke(app, [str(part) for part in (*files, "--tokens", tmp_path / "ids.json")])
+
+    assert result.exit_code == 0, result.output
+    network, file = load_model(tmp_path / "start.safetensors")
+    assert file.provenance.startswith("untrained: towers")
+    assert file.architecture.score_bias == pytest.approx(-1.7)
+    assert network.text.ids.tolist() == golden["in.texts"].tolist()
+    refused = CliRunner().invoke(app, [str(part) for part in (*files, "--preset", "siglip-l")])
+    assert isinstance(refused.exception, ConfigurationError)
+
+
+class Archive(torch.nn.Module):
+    """OpenAI's file: a TorchScript archive of half precision."""
+
+    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        for name, tensor in weights.items():
+            *folders, leaf = name.split(".")
+            module: torch.nn.Module = self
+            for folder in folders:
+                if not hasattr(module, folder):
+                    module.add_module(folder, torch.nn.Module())
+                module = getattr(module, folder)
+            module.register_buffer(leaf, tensor.half())
+        self.register_buffer("input_resolution", torch.tensor(336))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_torchscript_archive_of_half_precision_is_read(tmp_path, clip_architecture):
+    weights = randomised(clip_model())
+    torch.jit.script(Archive(weights)).save(tmp_path / "clip.pt")
+    dino_file(tmp_path / "dino.pth", width=20)
+
+    start = untrained(tmp_path / "clip.pt", tmp_path / "dino.pth", architecture=clip_architecture)
+
+    assert start.dropped["input_resolution"] == "a size, not a weight"
+    ours = start.network.vlm.net.blocks[3].mlp.fc1.weight
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, weights["visual.transformer.resblocks.3.mlp.c_fc.weight"].half().float())
+
+
+def siglip_file(golden, path: Path, **changes) -> None:
+    """Write the golden's encoder as its authors would, with longer text positions."""
+    weights = {}
+    for name, tensor in golden.weights.items():
+        if name.startswith("text_encoder."):
+            weights["text_model." + name.removeprefix("text_encoder.")] = tensor
+        elif name.startswith("backbone.") and not name.startswith(
+            ("backbone.dino", "backbone.adapter", "backbone.fpn")
+        ):
+            weights["vision_model." + name.removeprefix("backbone.")] = tensor
+    key = "text_model.embeddings.position_embedding.weight"
+    weights[key] = torch.cat([weights[key], torch.zeros(54, 24)])
+    scale = {"logit_scale": torch.tensor([2.3]), "logit_bias": torch.tensor([-1.7])}
+    save_file({**weights, **scale, **changes}, path)
+
+
+@torch.no_grad()
+def test_siglip_brings_scale_and_bias_of_the_score_map(tmp_path):
+    golden = read_golden(GOLDEN / "model_siglip_tiny")
+    siglip_file(golden, tmp_path / "siglip.safetensors")
+    dino_file(tmp_path / "dino.pth")
+
+    start = untrained(
+        tmp_path / "siglip.safetensors",
+        tmp_path / "dino.pth",
+        architecture=rebuild.architecture(golden),
+        token_ids=golden["in.texts"].tolist(),
+    )
+
+    assert start.network.architecture.score_scale == pytest.approx(9.974182, rel=1e-6)  # exp(2.3)
+    assert start.network.architecture.score_bias == pytest.approx(-1.7)
+    whole = rebuild.mfuser(golden)
+    for name, tensor in whole.state_dict().items():
+        if name.startswith(("vlm.", "text.")) and name != "text.contexts":
+            torch.testing.assert_close(start.network.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_eva02_file_becomes_the_towers(tmp_path):
+    golden = read_golden(GOLDEN / "model_eva_tiny")
+    theirs = {"logit_scale": torch.tensor(4.6)}
+    for name, tensor in golden.weights.items():
+        if name.startswith("text_encoder."):
+            theirs["text." + name.removeprefix("text_encoder.")] = tensor
+        elif name.startswith("backbone.") and not name.startswith(
+            ("backbone.dino", "backbone.adapter", "backbone.fpn")
+        ):
+            theirs["visual." + name.removeprefix("backbone.")] = tensor
+    torch.save(theirs, tmp_path / "eva.pt")
+    dino_file(tmp_path / "dino.pth")
+
+    start = untrained(tmp_path / "eva.pt", tmp_path / "dino.pth", architecture=rebuild.architecture(golden))
+
+    whole = rebuild.mfuser(golden)
+    for name, tensor in whole.state_dict().items():
+        if name.startswith(("vlm.", "text.")) and name != "text.contexts":
+            torch.testing.assert_close(start.network.state_dict()[name], tensor, atol=0, rtol=0)
+    assert start.dropped["visual.rope.freqs_cos"] == "rotary table, computed from the grid"
+
+
+def wrong_vlm(folder, weights):
+    torch.save({"conv1.weight": torch.zeros(1)}, folder / "clip.pt")
+
+
+def unknown(folder, weights):
+    torch.save({**weights, "visual.extra.weight": torch.zeros(1)}, folder / "clip.pt")
+
+
+def stray(folder, weights):
+    torch.save({**weights, "decoder": torch.zeros(1)}, folder / "clip.pt")
+
+
+def missing(folder, weights):
+    torch.save({name: tensor for name, tensor in weights.items() if name != "visual.ln_post.bias"}, folder / "clip.pt")
+
+
+def other_width(folder, weights):
+    dino_file(folder / "dino.pth", width=24)
+
+
+def registers(folder, weights):
+    content = torch.load(folder / "dino.pth")
+    torch.save({**content, "register_tokens": torch.zeros(1, 4, 20)}, folder / "dino.pth")
+
+
+def cut_archive(folder, weights):
+    torch.jit.script(Archive(weights)).save(folder / "clip.pt")
+    content = (folder / "clip.pt").read_bytes()
+    (folder / "clip.pt").write_bytes(content.replace(b"torch_save_version", b"x").replace(b"Module", b"Nodule"))
+
+
+def absent(folder, weights):
+    (folder / "dino.pth").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (wrong_vlm, r"clip\.pt: is neither EVA02-CLIP nor CLIP nor SigLIP"),
+        (unknown, r"clip\.pt: backbone\.extra\.weight is no weight of this preset"),
+        (stray, r"clip\.pt: decoder is no weight of the encoder of clip-l"),
+        (missing, r"clip\.pt: the weight that we call vlm\.net\.norm\.bias is missing"),
+        (other_width, r"dino\.pth: backbone\.dinov2\.\S+ has shape"),
+        (registers, r"dino\.pth: backbone\.dinov2\.register_tokens is no weight of clip-l"),
+        (absent, r"dino\.pth: cannot be read"),
+    ],
+)
+def test_file_that_is_not_the_encoder_is_refused_in_one_line(tmp_path, clip_architecture, spoil, sentence):
+    weights = randomised(clip_model())
+    torch.save(weights, tmp_path / "clip.pt")
+    dino_file(tmp_path / "dino.pth", width=20)
+    spoil(tmp_path, weights)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        untrained(tmp_path / "clip.pt", tmp_path / "dino.pth", architecture=clip_architecture)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_torchscript_archive_is_refused(tmp_path):
+    cut_archive(tmp_path, randomised(clip_model()))
+    with pytest.raises(CheckpointError, match=r"clip\.pt: is no whole TorchScript archive"):
+        read_original(tmp_path / "clip.pt")
+
+
+@torch.no_grad()
+def test_rotary_table_is_built_and_not_taken_from_the_file():
+    recorded = load_file(GOLDEN / "weight_import_4channels.safetensors")
+    golden = read_golden(GOLDEN / "model_eva_tiny")
+    tower = build_tower(rebuild.architecture(golden).vlm)  # grid 4x4, six channels an axis, seen as 3x3: as recorded
+    sine, cosine = tower.net.rope.get_embed().tensor_split(2, dim=-1)
+    torch.testing.assert_close(sine, recorded["eva/out.rope.freqs_sin"], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(cosine, recorded["eva/out.rope.freqs_cos"], atol=2e-5, rtol=1e-4)
