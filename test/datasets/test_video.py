@@ -135,7 +135,7 @@ def test_truncated_video_ends_with_its_name(tmp_path):
 
     read = video.frames(cut)
     assert next(read).picture.shape == (64, 96, 3)
-    with pytest.raises(InputError, match=r"cut\.mp4: the file ends after \d+ of 12 frames"):
+    with pytest.raises(InputError, match=r"cut\.mp4: (the file ends after \d+ of 12 frames|frame \d+ does not decode)"):
         list(read)
 
 
