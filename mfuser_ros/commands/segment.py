@@ -62,7 +62,7 @@ def segment(
     from mfuser_ros.commands.progress import track  # noqa: PLC0415
     from mfuser_ros.commands.sources import find_sources  # noqa: PLC0415
 
-    sources, refused = find_sources(inputs, out, topic=topic)
+    sources, refused = find_sources(inputs, out, topic=topic, explain=explain)
     run = _Run(out, overlay=overlay, confidence=confidence, explain=explain)
     for error in refused:
         run.complain(error)

@@ -67,7 +67,7 @@ class Bag(Source):
 
 
 def find_sources(
-    inputs: Sequence[Path], out: Path, *, topic: str | None = None
+    inputs: Sequence[Path], out: Path, *, topic: str | None = None, explain: Path | None = None
 ) -> tuple[list[Source], list[InputError]]:
     """The sources that the arguments of the command stand for, and what is wrong with the others.
 
@@ -77,6 +77,7 @@ def find_sources(
         inputs: files and folders.
         out: folder for results.
         topic: picture topic of bags; None: the only one that they have.
+        explain: folder for explanations, if any; like `out` it is no source when it lies in a folder of pictures.
 
     Raises:
         InputError: two sources would write the same file, or a source would be overwritten.
@@ -85,7 +86,7 @@ def find_sources(
     refused: list[InputError] = []
     for path in inputs:
         try:
-            found.extend(_sources_of(path, out, topic))
+            found.extend(_sources_of(path, [out] if explain is None else [out, explain], topic))
         except InputError as error:
             refused.append(error)
     names = Counter(source.name for source in found)
@@ -99,14 +100,14 @@ def find_sources(
     return found, refused
 
 
-def _sources_of(path: Path, out: Path, topic: str | None) -> list[Source]:
+def _sources_of(path: Path, results: Sequence[Path], topic: str | None) -> list[Source]:
     if path.suffix.lower() in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
         return [_bag(path, topic)]
     if path.is_dir():
         return [
             Source(file, file.relative_to(path).with_suffix(""))
             for file in pictures.find_pictures(path)
-            if out == path or out.resolve() not in file.resolve().parents
+            if all(folder == path or folder.resolve() not in file.resolve().parents for folder in results)
         ]
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder: check the path")

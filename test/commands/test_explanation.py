@@ -32,6 +32,17 @@ def test_explain_writes_a_sheet_of_features_and_one_of_queries(mfuser, random_mo
     )
 
 
+def test_explanations_inside_the_folder_of_pictures_are_no_pictures_of_the_next_call(mfuser, random_model, tmp_path):
+    cv2.imwrite(str(tmp_path / "street.png"), np.full((40, 60, 3), 90, np.uint8))
+    call = (
+        "segment", tmp_path, "--out", tmp_path / "out", "--explain", tmp_path / "why",
+        "--model", random_model, "--device", "cpu",
+    )  # fmt: skip
+    mfuser(*call)
+
+    assert mfuser(*call).stdout.splitlines()[-1] == f"1 masks in {tmp_path / 'out'}"
+
+
 def test_panels_stand_in_rows_below_their_labels():
     panels = [
         Panel(f"panel {shade}", np.full((50, 200, 3), shade, np.uint8), (shade, 0, 0)) for shade in (90, 120, 150)

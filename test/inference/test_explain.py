@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import mfuser_ros
 from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints import ModelCard, save_model
+from mfuser_ros.checkpoints import ModelCard, rebuild, save_model
+from mfuser_ros.checkpoints.golden import read_golden
 from mfuser_ros.errors import ConfigurationError, InputError
 from mfuser_ros.inference import Segmenter
 from mfuser_ros.inference.explain import explain, principal_maps, tower_features
-from mfuser_ros.network.config import SMALL
+from mfuser_ros.network.config import SMALL, WindowInput
 from mfuser_ros.network.model import MFuser
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +141,33 @@ def test_heat_of_a_merged_class_is_the_largest_of_its_members(weights, segmenter
     assert 0 <= fine.heatmaps.min() < fine.heatmaps.max() <= 1
     np.testing.assert_array_equal(coarse.heatmaps, [np.maximum(*fine.heatmaps[[13, 14]]), fine.heatmaps[10]])
     np.testing.assert_array_equal(coarse.presence, [max(fine.presence[[13, 14]]), fine.presence[10]])
+
+
+@pytest.mark.parametrize("variant", ["eva", "clip", "siglip"])
+def test_transformers_show_their_grid_of_patches(variant, picture):
+    model = rebuild.mfuser(read_golden(GOLDEN / f"model_{variant}_tiny"))
+    names = vocabulary.load().classes[: model.architecture.classes]
+    tiny = Segmenter(
+        model,
+        vocabulary.Vocabulary(classes=names),
+        name=variant,
+        sha256="",
+        device=torch.device("cpu"),
+        precision="float32",
+        threshold=0,
+        default_threshold=0,
+        temperature=1,
+        input_size=None,
+    )
+
+    seen = explain(tiny, picture)
+
+    assert isinstance(model.architecture.input, WindowInput)
+    crop = model.architecture.input.crop
+    assert seen.vfm_before.shape == (*model.vfm.grid_size(crop, crop), 3)
+    assert seen.vlm_after.shape == (*model.vlm.grid_size(crop, crop), 3)
+    assert seen.vlm_moved.max() > 0
+    assert len(seen.heatmaps) == len(seen.presence) == len(names)
 
 
 @pytest.mark.parametrize("stage", [-1, 7])
