@@ -34,10 +34,10 @@ def load(
         threshold: probability below which a pixel is unknown (255); None: the model's own; 0 turns it off.
         input_size: height and width that the network sees; None: as the model says.
         precision: auto is float32 on a CPU and float16 on a GPU.
-        vocabulary: what the ids of a mask shall mean; None: the shipped one. Names, colours and roles are free. The
-            queries of a class are names of the model's classes, which are merged: their probabilities add up. What
-            no class uses counts as unknown, the others become no surer by it. A model with a text tower takes other
-            words for its classes, too (`mfuser_ros.inference.queries`).
+        vocabulary: what the ids of a mask shall mean; None or empty: the shipped one. Names, colours and roles are
+            free. The queries of a class are names of the model's classes, which are merged: their probabilities add
+            up. What no class uses counts as unknown, the others become no surer by it. A model with a text tower
+            takes other words for its classes, too (`mfuser_ros.inference.queries`).
 
     Raises:
         CheckpointError: weights are missing, corrupt, or of another architecture.
@@ -48,7 +48,7 @@ def load(
     chosen = choose_device(device)
     arithmetic = _choose_precision(precision, chosen)
     network, description = load_model(model)
-    if vocabulary is None:
+    if not vocabulary:
         vocabulary = vocabularies.load()
         if vocabulary.names != description.vocabulary:
             raise VocabularyError(

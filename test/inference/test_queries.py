@@ -169,6 +169,19 @@ def test_text_tower_averages_the_phrases_of_a_class(reader):
     torch.testing.assert_close(network.text(), torch.stack([(road + street + tarmac) / 3, sidewalk]))
 
 
+def test_masks_of_a_model_with_a_text_tower_speak_of_the_words_it_was_given(reader, picture, tmp_path):
+    network, description = reader
+    save_model(network, description, tmp_path / "reader.safetensors")
+    chosen = words(("way", ["paved street", "tarmac"]), ("walk", ["sidewalk"]))
+
+    own = load(tmp_path / "reader.safetensors", words(("road", ["road"]), ("sidewalk", ["sidewalk"])))
+    other = load(tmp_path / "reader.safetensors", chosen)
+
+    assert other(picture).vocabulary is chosen
+    moved = np.abs(other.probabilities(picture, (24, 40)) - own.probabilities(picture, (24, 40)))
+    assert moved.max() > 1e-4
+
+
 @torch.no_grad()
 def test_names_of_its_own_classes_are_merged_by_a_text_tower_too(reader):
     network, description = reader
