@@ -33,12 +33,31 @@ class TowerConfig(_Config):
     std: Triple
 
 
-class FusionConfig(_Config):
-    """MVFusers between the towers."""
+FusionKind = Literal[
+    "mvfuser",
+    "separate-mvfuser",
+    "self-attention",
+    "separate-self-attention",
+    "deformable",
+    "convolution",
+    "cross-attention",
+    "rein",
+    "none",
+]
 
-    stages: tuple[int, ...]  # an MVFuser follows each of these stages
+
+class FusionConfig(_Config):
+    """What lies between the towers: MVFusers as published, or one of what the paper compares them with."""
+
+    kind: FusionKind = "mvfuser"
+    stages: tuple[int, ...]  # the towers are fused after each of these stages
     width: PositiveInt | None  # None: the towers' own width; else each tower is normalised and mapped to it and back
-    state: PositiveInt = 16
+    state: PositiveInt = 16  # of an MVFuser's scan
+    scan: Literal["forward", "both"] = "forward"  # both (not published): tokens also hear of those after them
+    heads: PositiveInt = 16  # of self-attention and deformable attention
+    points: PositiveInt = 4  # of deformable attention
+    tokens: PositiveInt = 100  # learned ones of cross-attention and rein
+    rank: PositiveInt = 16  # of those tokens
     initial_scale: PositiveFloat = 0.001
     dropout: float = Field(default=0.1, ge=0, lt=1)
     vfm_bridge: bool = False  # maps lead the VFM's tokens to the VLM's width and their offsets back, without a norm
@@ -47,6 +66,12 @@ class FusionConfig(_Config):
     def _one_kind_of_bridge(self) -> FusionConfig:
         if self.vfm_bridge and self.width is not None:
             raise ValueError("fusion.width already bridges both towers: set vfm_bridge or width, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _scan_is_an_mvfusers(self) -> FusionConfig:
+        if self.scan != "forward" and self.kind not in ("mvfuser", "separate-mvfuser"):
+            raise ValueError(f"fusion.scan: {self.kind} has no scan: leave it out or choose kind mvfuser")
         return self
 
 
@@ -108,8 +133,10 @@ class SiglipText(TextTower):
 
 
 class EnhancerConfig(_Config):
-    """MTEnhancer: text queries conditioned on the picture."""
+    """What conditions the text queries on the picture: MTEnhancer as published, or what the paper compares it with."""
 
+    # without-hybrid: no self-attention; cross-attention: the layer of tqdm; none: the text stays as it is
+    kind: Literal["mtenhancer", "without-hybrid", "cross-attention", "none"] = "mtenhancer"
     width: PositiveInt = 256
     heads: PositiveInt = 4
     layers: PositiveInt = 1
@@ -161,6 +188,7 @@ class Architecture(_Config):
     classes: PositiveInt = 19
     vfm: TowerConfig
     vlm: TowerConfig
+    towers: Literal["both", "vfm", "vlm"] = "both"  # which of them are built; one alone is adapted by its own fusers
     fusion: FusionConfig
     neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
     text: Annotated[StoredText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
@@ -170,6 +198,19 @@ class Architecture(_Config):
     enhancer: EnhancerConfig
     head: HeadConfig
     input: Annotated[WindowInput | WholeInput, Field(discriminator="kind")]
+
+    @property
+    def tower_names(self) -> tuple[str, ...]:
+        """Names of the towers that are built, the VFM first."""
+        return ("vfm", "vlm") if self.towers == "both" else (self.towers,)
+
+    @model_validator(mode="after")
+    def _fusion_fits_the_towers(self) -> Architecture:
+        if self.fusion.vfm_bridge and self.towers != "both":
+            raise ValueError(f"fusion.vfm_bridge joins two towers, towers is {self.towers}: set it to false")
+        if self.fusion.kind == "rein" and self.towers == "both":
+            raise ValueError("fusion.kind rein refines one tower: set towers to vfm or vlm")
+        return self
 
 
 EVA02_L = Architecture(
