@@ -6,9 +6,12 @@ Letters and numbers of `eva02-l`, `clip-l` and `siglip-l` follow the published c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from mfuser_ros.errors import ConfigurationError
 
 Triple = tuple[float, float, float]
 
@@ -97,6 +100,12 @@ class StoredText(_Config):
     kind: Literal["stored"] = "stored"
 
 
+class LearnedText(_Config):
+    """No text: one learned query for each class, for rivals that know none."""
+
+    kind: Literal["learned"] = "learned"
+
+
 class TextTower(_Config):
     """A text tower with learned contexts after the first token; the sizes that all of them have."""
 
@@ -155,6 +164,7 @@ class HeadConfig(_Config):
     query_layers: PositiveInt = 9
     norm_groups: PositiveInt = 32
     points: PositiveInt = 4
+    text_attention: bool = True  # of the pixel decoder
 
     @model_validator(mode="after")
     def _widths_divide(self) -> HeadConfig:
@@ -191,7 +201,7 @@ class Architecture(_Config):
     towers: Literal["both", "vfm", "vlm"] = "both"  # which of them are built; one alone is adapted by its own fusers
     fusion: FusionConfig
     neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
-    text: Annotated[StoredText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
+    text: Annotated[StoredText | LearnedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
     text_width: PositiveInt  # C_t: width of the space that text and picture share
     score_scale: PositiveFloat = 1 / 0.07  # the score map in training is scale * cosine + bias (spec 4.5); SigLIP's
     score_bias: float = 0.0  # come from its original file, and no published MFuser holds them
@@ -305,3 +315,31 @@ SMALL = Architecture(
 )
 
 PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, CLIP_L, SIGLIP_L, SMALL)}
+
+
+def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: whatever a YAML file may hold
+    """A preset with some of its entries changed; mappings are merged key by key, all else is replaced.
+
+    Args:
+        preset: name in `PRESETS`.
+        changes: in the form of the architecture, such as ``{"fusion": {"kind": "self-attention"}}``.
+
+    Raises:
+        ConfigurationError: no such preset, or the result breaks a rule; the text names the key.
+    """
+    if preset not in PRESETS:
+        raise ConfigurationError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    try:
+        return Architecture.model_validate(_merged(PRESETS[preset].model_dump(), changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "architecture"
+        raise ConfigurationError(f"changes of preset {preset}: {where}: {first['msg']}: correct it") from error
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged

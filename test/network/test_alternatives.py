@@ -18,6 +18,7 @@ from mfuser_ros.network.config import (
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    SMALL,
     Architecture,
     EnhancerConfig,
     FusionConfig,
@@ -26,6 +27,7 @@ from mfuser_ros.network.config import (
     StoredText,
     TowerConfig,
     WindowInput,
+    changed,
 )
 from mfuser_ros.network.model import MFuser
 
@@ -354,3 +356,55 @@ def test_reins_maps_belong_to_all_blocks():
     network = MFuser(architecture(towers="vfm", fusion=fusion("rein")))
     names = [name for name, _ in network.fusion.named_parameters() if "of_" in name]
     assert names == [f"shared.of_{which}.{what}" for which in ("tokens", "features") for what in ("weight", "bias")]
+
+
+ROWS = [
+    (row[1].strip(), yaml.safe_load(row[2].strip(" `")))
+    for row in (
+        line.split("|") for line in (Path(__file__).parents[2] / "docs" / "alternatives.md").read_text().splitlines()
+    )
+    if len(row) == 4 and "{" in row[2]
+]
+
+
+@pytest.mark.parametrize(("row", "changes"), ROWS, ids=[row for row, _ in ROWS])
+def test_every_row_of_the_document_is_a_network_that_learns(row, changes):
+    torch.manual_seed(0)
+    network = MFuser(changed("small", changes))
+    output = network(torch.rand(1, 3, 64, 96) * 255)
+    loss = sum(p.class_logits.square().mean() + p.mask_logits.square().mean() for p in output.predictions)
+    (loss + output.score_map.square().mean()).backward()
+
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+    for key, value in changes.items():
+        described = network.architecture.model_dump()[key]
+        assert described == value if isinstance(value, str) else described.items() >= value.items()
+
+
+def test_document_holds_all_kinds():
+    stated = {changes["fusion"].get("kind") for _, changes in ROWS if "fusion" in changes}
+    assert stated >= {*KINDS, "none"}
+    assert {changes["enhancer"]["kind"] for _, changes in ROWS if "enhancer" in changes} == {
+        "mtenhancer",
+        "without-hybrid",
+        "cross-attention",
+        "none",
+    }
+
+
+def test_changes_leave_the_rest_of_the_preset():
+    network = changed("small", {"fusion": {"scan": "both"}})
+    assert network == SMALL.model_copy(update={"fusion": SMALL.fusion.model_copy(update={"scan": "both"})})
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "words"),
+    [
+        ("tiny", {}, "preset 'tiny': choose one of"),
+        ("small", {"fusion": {"kind": "glue"}}, r"changes of preset small: fusion\.kind: .*'mvfuser'"),
+        ("small", {"fusoin": {}}, "changes of preset small: fusoin: Extra inputs"),
+    ],
+)
+def test_changes_that_cannot_be_name_their_key(preset, changes, words):
+    with pytest.raises(ConfigurationError, match=words):
+        changed(preset, changes)
