@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mfuser_ros import share
 from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
-from mfuser_ros.network.config import Architecture, SiglipText, StoredText
+from mfuser_ros.network.config import Architecture, LearnedText, SiglipText, StoredText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import EncodedText, tokenize
 
@@ -193,7 +193,9 @@ def build(architecture: Architecture, names: tuple[str, ...], token_ids: TokenId
         VocabularyError: a class name is too long for the text tower.
     """
     text = architecture.text
-    return MFuser(architecture, None if isinstance(text, StoredText) else class_token_ids(text, names, token_ids))
+    return MFuser(
+        architecture, None if isinstance(text, StoredText | LearnedText) else class_token_ids(text, names, token_ids)
+    )
 
 
 def class_token_ids(text: EncodedText, names: Sequence[str], given: TokenIds | None) -> Sequence[Sequence[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,13 +11,26 @@ if TYPE_CHECKING:
     from mfuser_ros.network.model import MFuser
 
 
+class Topic(str, Enum):
+    """What a table of the paper's figures is about."""
+
+    EFFICIENCY = "efficiency"
+
+
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name in models/ or path of a .safetensors.")] = "small",
+    table: Annotated[
+        Topic | None, typer.Option(help="Instead: cost of each fusion, computed from the code, beside the paper's.")
+    ] = None,
 ) -> None:
     """Say what a model is: parts and parameters, classes, provenance, licence. Its weights are checked on the way.
 
     Example: mfuser info small
+    Example: mfuser info --table efficiency
     """
+    if table is Topic.EFFICIENCY:
+        _efficiency()
+        return
     from rich.console import Console  # noqa: PLC0415  torch takes seconds to import, rich some of one
     from rich.table import Table  # noqa: PLC0415
 
@@ -51,3 +65,23 @@ def _parameters(network: MFuser) -> list[tuple[str, int]]:
     """Learned numbers of each part of the network; parts without any are left out."""
     counts = {name: sum(tensor.numel() for tensor in part.parameters()) for name, part in network.named_children()}
     return [(name, count) for name, count in counts.items() if count]
+
+
+def _efficiency() -> None:
+    """Parameters and GFLOPs of each fusion beside the paper's table 3."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from mfuser_ros.network.alternatives.cost import PAPER, efficiency  # noqa: PLC0415
+
+    table = Table(
+        "fusion", box=None, caption="one block, 2 x 1297 tokens of width 1024, batch 2", caption_justify="left"
+    )
+    for column in ("parameters M", "paper", "GFLOPs", "paper"):
+        table.add_column(column, justify="right")
+    table.add_column("note", overflow="fold")
+    for row in efficiency():
+        paper = PAPER.get(row.kind, ("", ""))
+        parameters, gflops = row.shown
+        table.add_row(row.kind, parameters, paper[0], gflops, paper[1], row.note)
+    Console().print(table)

@@ -54,10 +54,14 @@ def explain(segmenter: Segmenter, picture: np.ndarray, stage: int | None = None)
         stage: of the towers, from 0; None: the last one that a fuser follows.
 
     Raises:
-        ConfigurationError: the towers have no such stage.
+        ConfigurationError: the towers have no such stage, or there is but one tower.
         InputError: not a uint8 RGB array.
     """
     model = segmenter.model
+    if len(model.towers) != 2:
+        raise ConfigurationError(
+            f"{segmenter.name}: has one tower, so there is no fusion to look at: give a model of two"
+        )
     stages = len(model.vfm.widths)
     chosen = max(model.architecture.fusion.stages, default=stages - 1) if stage is None else stage
     if not 0 <= chosen < stages:
@@ -101,19 +105,21 @@ def tower_features(model: MFuser, pictures: Tensor, stage: int) -> tuple[tuple[T
         after: the same with the fuser's offsets.
     """
     size = (pictures.shape[2], pictures.shape[3])
-    vfm, vlm = model.vfm.embed(pictures), model.vlm.embed(pictures)
-    before = after = (vfm, vlm)
+    towers = model.towers
+    states = [tower.embed(pictures) for tower in towers]
+    before = states
     for index in range(stage + 1):
-        before = (model.vfm.stage(index, after[0]), model.vlm.stage(index, after[1]))
-        after = before
+        states = before = [tower.stage(index, state) for tower, state in zip(towers, states, strict=True)]
         if str(index) in model.fusion:
-            mixed = model.fusion[str(index)](model.vfm.tokens(before[0]), model.vlm.tokens(before[1]))
-            after = (model.vfm.with_tokens(before[0], mixed[0]), model.vlm.with_tokens(before[1], mixed[1]))
+            tokens = [tower.tokens(state) for tower, state in zip(towers, before, strict=True)]
+            mixed = model.fusion[str(index)](tokens, towers[-1].grid(before[-1], size).shape[-2:])
+            states = [tower.with_tokens(*pair) for tower, *pair in zip(towers, before, mixed, strict=True)]
 
-    def grids(states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return model.vfm.grid(states[0], size)[0].float(), model.vlm.grid(states[1], size)[0].float()
+    def grids(both: list[Tensor]) -> tuple[Tensor, Tensor]:
+        vfm, vlm = (tower.grid(state, size)[0].float() for tower, state in zip(towers, both, strict=True))
+        return vfm, vlm
 
-    return grids(before), grids(after)
+    return grids(before), grids(states)
 
 
 def principal_maps(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,12 @@ Letters and numbers of `eva02-l`, `clip-l` and `siglip-l` follow the published c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from mfuser_ros.errors import ConfigurationError
 
 Triple = tuple[float, float, float]
 
@@ -33,12 +36,31 @@ class TowerConfig(_Config):
     std: Triple
 
 
-class FusionConfig(_Config):
-    """MVFusers between the towers."""
+FusionKind = Literal[
+    "mvfuser",
+    "separate-mvfuser",
+    "self-attention",
+    "separate-self-attention",
+    "deformable",
+    "convolution",
+    "cross-attention",
+    "rein",
+    "none",
+]
 
-    stages: tuple[int, ...]  # an MVFuser follows each of these stages
+
+class FusionConfig(_Config):
+    """What lies between the towers: MVFusers as published, or one of what the paper compares them with."""
+
+    kind: FusionKind = "mvfuser"
+    stages: tuple[int, ...]  # the towers are fused after each of these stages
     width: PositiveInt | None  # None: the towers' own width; else each tower is normalised and mapped to it and back
-    state: PositiveInt = 16
+    state: PositiveInt = 16  # of an MVFuser's scan
+    scan: Literal["forward", "both"] = "forward"  # both (not published): tokens also hear of those after them
+    heads: PositiveInt = 16  # of self-attention and deformable attention
+    points: PositiveInt = 4  # of deformable attention
+    tokens: PositiveInt = 100  # learned ones of cross-attention and rein
+    rank: PositiveInt = 16  # of those tokens
     initial_scale: PositiveFloat = 0.001
     dropout: float = Field(default=0.1, ge=0, lt=1)
     vfm_bridge: bool = False  # maps lead the VFM's tokens to the VLM's width and their offsets back, without a norm
@@ -47,6 +69,12 @@ class FusionConfig(_Config):
     def _one_kind_of_bridge(self) -> FusionConfig:
         if self.vfm_bridge and self.width is not None:
             raise ValueError("fusion.width already bridges both towers: set vfm_bridge or width, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _scan_is_an_mvfusers(self) -> FusionConfig:
+        if self.scan != "forward" and self.kind not in ("mvfuser", "separate-mvfuser"):
+            raise ValueError(f"fusion.scan: {self.kind} has no scan: leave it out or choose kind mvfuser")
         return self
 
 
@@ -70,6 +98,12 @@ class StoredText(_Config):
     """Text embeddings that ship inside the checkpoint, one row for each class."""
 
     kind: Literal["stored"] = "stored"
+
+
+class LearnedText(_Config):
+    """No text: one learned query for each class, for rivals that know none."""
+
+    kind: Literal["learned"] = "learned"
 
 
 class TextTower(_Config):
@@ -108,8 +142,10 @@ class SiglipText(TextTower):
 
 
 class EnhancerConfig(_Config):
-    """MTEnhancer: text queries conditioned on the picture."""
+    """What conditions the text queries on the picture: MTEnhancer as published, or what the paper compares it with."""
 
+    # without-hybrid: no self-attention; cross-attention: the layer of tqdm; none: the text stays as it is
+    kind: Literal["mtenhancer", "without-hybrid", "cross-attention", "none"] = "mtenhancer"
     width: PositiveInt = 256
     heads: PositiveInt = 4
     layers: PositiveInt = 1
@@ -128,6 +164,7 @@ class HeadConfig(_Config):
     query_layers: PositiveInt = 9
     norm_groups: PositiveInt = 32
     points: PositiveInt = 4
+    text_attention: bool = True  # of the pixel decoder
 
     @model_validator(mode="after")
     def _widths_divide(self) -> HeadConfig:
@@ -161,15 +198,29 @@ class Architecture(_Config):
     classes: PositiveInt = 19
     vfm: TowerConfig
     vlm: TowerConfig
+    towers: Literal["both", "vfm", "vlm"] = "both"  # which of them are built; one alone is adapted by its own fusers
     fusion: FusionConfig
     neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
-    text: Annotated[StoredText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
+    text: Annotated[StoredText | LearnedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
     text_width: PositiveInt  # C_t: width of the space that text and picture share
     score_scale: PositiveFloat = 1 / 0.07  # the score map in training is scale * cosine + bias (spec 4.5); SigLIP's
     score_bias: float = 0.0  # come from its original file, and no published MFuser holds them
     enhancer: EnhancerConfig
     head: HeadConfig
     input: Annotated[WindowInput | WholeInput, Field(discriminator="kind")]
+
+    @property
+    def tower_names(self) -> tuple[str, ...]:
+        """Names of the towers that are built, the VFM first."""
+        return ("vfm", "vlm") if self.towers == "both" else (self.towers,)
+
+    @model_validator(mode="after")
+    def _fusion_fits_the_towers(self) -> Architecture:
+        if self.fusion.vfm_bridge and self.towers != "both":
+            raise ValueError(f"fusion.vfm_bridge joins two towers, towers is {self.towers}: set it to false")
+        if self.fusion.kind == "rein" and self.towers == "both":
+            raise ValueError("fusion.kind rein refines one tower: set towers to vfm or vlm")
+        return self
 
 
 EVA02_L = Architecture(
@@ -264,3 +315,31 @@ SMALL = Architecture(
 )
 
 PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, CLIP_L, SIGLIP_L, SMALL)}
+
+
+def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: whatever a YAML file may hold
+    """A preset with some of its entries changed; mappings are merged key by key, all else is replaced.
+
+    Args:
+        preset: name in `PRESETS`.
+        changes: in the form of the architecture, such as ``{"fusion": {"kind": "self-attention"}}``.
+
+    Raises:
+        ConfigurationError: no such preset, or the result breaks a rule; the text names the key.
+    """
+    if preset not in PRESETS:
+        raise ConfigurationError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    try:
+        return Architecture.model_validate(_merged(PRESETS[preset].model_dump(), changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "architecture"
+        raise ConfigurationError(f"changes of preset {preset}: {where}: {first['msg']}: correct it") from error
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged

@@ -1,41 +1,81 @@
-"""Where the towers meet: an MVFuser after a stage of both."""
+"""Where the towers meet: an MVFuser, or what stands in its place, after a stage of each."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.network.alternatives import ReinMaps, build_mixer, build_mvfuser
 from mfuser_ros.network.config import FusionConfig
-from mfuser_ros.network.mvfuser import MVFuser
 
 
 class FusionSite(nn.Module):
-    """Offsets for the tokens of both towers from one MVFuser over their concatenation.
+    """Offsets for the tokens of the towers from one mixer over all of them.
 
     Towers as wide as the fuser enter it as they are (EVA02 and SigLIP as published). CLIP's fusers have a map for the
     VFM's tokens and one for their offsets, whose bias the fuser's small scale does not touch. With a width of its own
     the fuser gets normalised tokens of both; their features have deviations from 1 to 15, which the norm evens out.
     """
 
-    def __init__(self, config: FusionConfig, vfm_width: int, vlm_width: int) -> None:
+    def __init__(self, config: FusionConfig, widths: Mapping[str, int], maps: ReinMaps | None = None) -> None:
+        """Build for towers of these names (`vfm`, `vlm`) and widths; `maps` are those that Rein's blocks share."""
         super().__init__()
-        width = config.width or vlm_width
-        if config.width is None and vfm_width != vlm_width and not config.vfm_bridge:
-            raise ValueError(f"towers of widths {vfm_width} and {vlm_width} need fusion.width or fusion.vfm_bridge")
-        self.reduce_vfm, self.expand_vfm = _bridge(vfm_width, config.width)
-        self.reduce_vlm, self.expand_vlm = _bridge(vlm_width, config.width)
-        if config.vfm_bridge:
-            self.reduce_vfm, self.expand_vfm = nn.Linear(vfm_width, width), nn.Linear(width, vfm_width)
-        self.mvfuser = MVFuser(width, state=config.state, initial_scale=config.initial_scale, dropout=config.dropout)
+        self.towers = tuple(widths)
+        width = config.width or widths[self.towers[-1]]
+        if config.width is None and len(set(widths.values())) > 1 and not config.vfm_bridge:
+            shown = " and ".join(map(str, widths.values()))
+            raise ConfigurationError(f"towers of widths {shown} need fusion.width or fusion.vfm_bridge")
+        for tower, tower_width in widths.items():
+            reduce, expand = _bridge(tower_width, config.width)
+            if tower == "vfm" and config.vfm_bridge:
+                reduce, expand = nn.Linear(tower_width, width), nn.Linear(width, tower_width)
+            self.add_module(f"reduce_{tower}", reduce)
+            self.add_module(f"expand_{tower}", expand)
+        self.published = config.kind == "mvfuser"
+        if self.published:
+            self.mvfuser = build_mvfuser(config, width)
+        else:
+            self.mixer = build_mixer(config, width, towers=len(widths), maps=maps)
 
-    def forward(self, vfm: Tensor, vlm: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, L, width) tokens of each tower -> the same with the fuser's offsets added.
+    def forward(self, towers: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
+        """Tokens of each tower, (batch, L, width) each, and their grid -> the same with the mixer's offsets added.
 
         Source: spec of MFuser section 2.5; the scan runs over the VFM's tokens first.
         """
-        offsets = self.mvfuser(torch.cat([self.reduce_vfm(vfm), self.reduce_vlm(vlm)], 1))
-        for_vfm, for_vlm = offsets.split([vfm.shape[1], vlm.shape[1]], 1)
-        return vfm + self.expand_vfm(for_vfm), vlm + self.expand_vlm(for_vlm)
+        reduced = [self.get_submodule(f"reduce_{name}")(x) for name, x in zip(self.towers, towers, strict=True)]
+        if self.published:
+            offsets = self.mvfuser(torch.cat(reduced, 1)).split([tower.shape[1] for tower in towers], 1)
+        else:
+            offsets = self.mixer(reduced, grid)
+        return [
+            tower + self.get_submodule(f"expand_{name}")(offset)
+            for name, tower, offset in zip(self.towers, towers, offsets, strict=True)
+        ]
+
+
+def build_fusion(config: FusionConfig, widths: Mapping[str, Sequence[int]]) -> nn.ModuleDict:
+    """The sites of all fused stages, named by the stage; Rein has the maps of all of them as `shared` besides.
+
+    Args:
+        config: none gives no site.
+        widths: of each tower after each stage.
+
+    Raises:
+        ConfigurationError: the towers' widths and the configuration do not fit.
+    """
+    sites = nn.ModuleDict()
+    if config.kind == "none":
+        return sites
+    maps = None
+    if config.kind == "rein":
+        maps = ReinMaps(config.width or next(iter(widths.values()))[config.stages[0]])
+        sites["shared"] = maps
+    for stage in config.stages:
+        sites[str(stage)] = FusionSite(config, {tower: each[stage] for tower, each in widths.items()}, maps)
+    return sites
 
 
 def _bridge(tower_width: int, fuser_width: int | None) -> tuple[nn.Module, nn.Module]:

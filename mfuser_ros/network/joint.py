@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,33 +13,68 @@ from mfuser_ros.network.towers import Tower
 
 
 class JointProjection(nn.Module):
-    """Sum of both towers' normalised tokens, mapped to the text's width, for towers that bring no such head.
+    """Sum of the towers' normalised tokens, mapped to the text's width, for towers that bring no such head.
 
     Source: spec of MFuser section 2.7 (the EVA case), with norms and a map of its own.
     """
 
-    def __init__(self, vfm_width: int, vlm_width: int, text_width: int) -> None:
+    def __init__(self, widths: Mapping[str, int], text_width: int) -> None:
+        """Build for towers of these names (`vfm`, `vlm`) and widths."""
         super().__init__()
-        self.norm_vfm = nn.LayerNorm(vfm_width)
-        self.norm_vlm = nn.LayerNorm(vlm_width)
-        self.head_vfm = nn.Linear(vfm_width, text_width, bias=False)
-        self.head_vlm = nn.Linear(vlm_width, text_width)
+        self.towers = tuple(widths)
+        for tower, width in widths.items():
+            self.add_module(f"norm_{tower}", nn.LayerNorm(width))
+        for tower, width in widths.items():
+            self.add_module(f"head_{tower}", nn.Linear(width, text_width, bias=tower == self.towers[-1]))
 
-    def forward(self, vfm: Tensor, vlm: Tensor) -> Tensor:
+    def forward(self, towers: Sequence[Tensor]) -> Tensor:
         """(batch, L, width) tokens of each tower -> (batch, L, text_width)."""
-        joint: Tensor = self.head_vfm(self.norm_vfm(vfm)) + self.head_vlm(self.norm_vlm(vlm))
-        return joint
+        embeddings: list[Tensor] = [
+            self.get_submodule(f"head_{name}")(self.get_submodule(f"norm_{name}")(tokens))
+            for name, tokens in zip(self.towers, towers, strict=True)
+        ]
+        return embeddings[0] if len(embeddings) == 1 else embeddings[0] + embeddings[1]
 
 
-def build_joint(architecture: Architecture, vfm: Tower, vlm: Tower) -> JointProjection | nn.Linear | None:
+def build_joint(architecture: Architecture, towers: Mapping[str, Tower]) -> JointProjection | nn.Linear | None:
     """The weights that join the towers' last tokens, beside those of the VLM's own map to text space.
 
-    A VLM without such a map gets a `JointProjection`. CLIP has a linear map, with which the VFM's tokens are added
-    before the VLM's last norm; EVA02 and SigLIP need none: the normed tokens of both are added (spec 2.7).
+    Without a VLM that has such a map there is a `JointProjection`. CLIP has a linear map, with which the VFM's tokens
+    are added before the VLM's last norm; EVA02 and SigLIP need none: the normed tokens of both are added (spec 2.7).
     """
-    if not vlm.text_space:
-        return JointProjection(vfm.widths[-1], vlm.widths[-1], architecture.text_width)
-    return nn.Linear(vfm.widths[-1], vlm.widths[-1]) if architecture.fusion.vfm_bridge else None
+    widths = {name: tower.widths[-1] for name, tower in towers.items()}
+    if "vlm" not in towers or not towers["vlm"].text_space:
+        return JointProjection(widths, architecture.text_width)
+    return nn.Linear(widths["vfm"], widths["vlm"]) if architecture.fusion.vfm_bridge else None
+
+
+def join(joint: JointProjection | nn.Linear | None, towers: Sequence[Tower], tokens: Sequence[Tensor]) -> Tensor:
+    """The picture in text space from the last tokens of the towers, the VLM last (spec 2.7).
+
+    Args:
+        joint: of `build_joint`.
+        towers: one or two.
+        tokens: (batch, L, width) of each.
+
+    Returns:
+        (batch, 1 + N, text_width): global token, then the grid row by row.
+    """
+    if isinstance(joint, JointProjection):
+        class_token = towers[-1].class_token
+        places = tokens[-1].shape[1]
+        return with_global_token(joint([_paired(x, places) for x in tokens]), class_token=class_token)
+    *others, vlm = tokens
+    if joint is not None:  # CLIP
+        return towers[-1].to_text_space(towers[-1].final_norm(vlm + joint(_paired(others[0], vlm.shape[1]))))
+    picture = towers[-1].final_norm(vlm)
+    for tower, other in zip(towers, others, strict=False):
+        picture = picture + _paired(tower.final_norm(other), vlm.shape[1])
+    return towers[-1].to_text_space(picture)
+
+
+def _paired(tokens: Tensor, length: int) -> Tensor:
+    """The grid's tokens under those of another tower: a class token that it lacks is dropped, one it has is 0 here."""
+    return tokens[:, -length:] if tokens.shape[1] >= length else F.pad(tokens, (0, 0, length - tokens.shape[1], 0))
 
 
 def with_global_token(joint: Tensor, *, class_token: bool) -> Tensor:

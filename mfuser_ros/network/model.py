@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mfuser_ros.network.config import Architecture
-from mfuser_ros.network.fusion import FusionSite
-from mfuser_ros.network.joint import JointProjection, build_joint, score_map, with_global_token
+from mfuser_ros.network.fusion import build_fusion
+from mfuser_ros.network.joint import build_joint, join, score_map
 from mfuser_ros.network.mask_decoder import MaskDecoder, Prediction, assemble
-from mfuser_ros.network.mtenhancer import MTEnhancer
+from mfuser_ros.network.mtenhancer import build_enhancer
 from mfuser_ros.network.neck import build_neck
 from mfuser_ros.network.pixel_decoder import PixelDecoder, PixelFeatures
 from mfuser_ros.network.text import build_text
-from mfuser_ros.network.towers import build_tower
+from mfuser_ros.network.towers import Tower, build_tower
 
 __all__ = ["MFuser", "Output", "Prediction", "assemble"]
 
@@ -49,6 +49,9 @@ class MFuser(nn.Module):
     Source: Zhang and Tan, Mamba as a Bridge, CVPR 2025; spec of MFuser sections 1 to 5.
     """
 
+    vfm: Tower
+    vlm: Tower
+
     def __init__(self, architecture: Architecture, token_ids: Sequence[Sequence[int]] | None = None) -> None:
         """Build with random weights.
 
@@ -58,45 +61,43 @@ class MFuser(nn.Module):
         """
         super().__init__()
         self.architecture = architecture
-        self.vfm = build_tower(architecture.vfm)
-        self.vlm = build_tower(architecture.vlm)
-        widths = [vfm + vlm for vfm, vlm in zip(self.vfm.widths, self.vlm.widths, strict=True)]
-        self.fusion = nn.ModuleDict({
-            str(stage): FusionSite(architecture.fusion, self.vfm.widths[stage], self.vlm.widths[stage])
-            for stage in architecture.fusion.stages
-        })  # fmt: skip
-        self.neck = build_neck(architecture.neck, widths)
-        self.joint = build_joint(architecture, self.vfm, self.vlm)
+        for name in architecture.tower_names:
+            self.add_module(name, build_tower(getattr(architecture, name)))
+        towers = dict(zip(architecture.tower_names, self.towers, strict=True))
+        widths = {name: tower.widths for name, tower in towers.items()}
+        self.fusion = build_fusion(architecture.fusion, widths)
+        self.neck = build_neck(architecture.neck, [sum(stage) for stage in zip(*widths.values(), strict=True)])
+        self.joint = build_joint(architecture, towers)
         self.text = build_text(architecture, token_ids)
-        self.enhancer = MTEnhancer(architecture.enhancer, architecture.text_width)
+        self.enhancer = build_enhancer(architecture.enhancer, architecture.text_width)
         head, text_width, classes = architecture.head, architecture.text_width, architecture.classes
         self.pixel_decoder = PixelDecoder(head, self.neck.channels, text_width, classes)
         self.mask_decoder = MaskDecoder(head, text_width, classes)
 
+    @property
+    def towers(self) -> list[Tower]:
+        """The towers that there are, the VFM first."""
+        return [getattr(self, name) for name in self.architecture.tower_names]
+
     def encode(self, pictures: Tensor) -> Encoded:
         """(batch, 3, H, W) RGB 0..255 -> pyramid and joint embedding."""
-        size = (pictures.shape[2], pictures.shape[3])
-        vfm, vlm = self.vfm.embed(pictures), self.vlm.embed(pictures)
+        towers, size = self.towers, (pictures.shape[2], pictures.shape[3])
+        states = [tower.embed(pictures) for tower in towers]
         taps = {}
-        for stage in range(len(self.vfm.widths)):
-            vfm, vlm = self.vfm.stage(stage, vfm), self.vlm.stage(stage, vlm)
+        for stage in range(len(towers[0].widths)):
+            states = [tower.stage(stage, state) for tower, state in zip(towers, states, strict=True)]
             if str(stage) in self.fusion:
-                mixed_vfm, mixed_vlm = self.fusion[str(stage)](self.vfm.tokens(vfm), self.vlm.tokens(vlm))
-                vfm, vlm = self.vfm.with_tokens(vfm, mixed_vfm), self.vlm.with_tokens(vlm, mixed_vlm)
+                tokens = [tower.tokens(state) for tower, state in zip(towers, states, strict=True)]
+                grid = towers[-1].grid(states[-1], size).shape[-2:]
+                mixed = self.fusion[str(stage)](tokens, grid)
+                states = [tower.with_tokens(*pair) for tower, *pair in zip(towers, states, mixed, strict=True)]
             if stage in self.neck.taps:
-                taps[stage] = torch.cat([self.vfm.grid(vfm, size), self.vlm.grid(vlm, size)], 1)
-        height, width = self.vlm.grid(vlm, size).shape[-2:]
-        return Encoded(self.neck(taps), self._joint(vfm, vlm), (height, width))
-
-    def _joint(self, vfm: Tensor, vlm: Tensor) -> Tensor:
-        """(batch, 1 + N, text_width) from the last states of both towers (spec 2.7)."""
-        tokens_vfm, tokens_vlm = self.vfm.tokens(vfm), self.vlm.tokens(vlm)
-        if isinstance(self.joint, JointProjection):
-            return with_global_token(self.joint(tokens_vfm, tokens_vlm), class_token=self.vlm.class_token)
-        if self.joint is not None:  # CLIP
-            return self.vlm.to_text_space(self.vlm.final_norm(tokens_vlm + self.joint(tokens_vfm)))
-        paired = self.vfm.final_norm(tokens_vfm)[:, -tokens_vlm.shape[1] :]  # SigLIP has no class token
-        return self.vlm.to_text_space(self.vlm.final_norm(tokens_vlm) + paired)
+                taps[stage] = torch.cat(
+                    [tower.grid(state, size) for tower, state in zip(towers, states, strict=True)], 1
+                )
+        tokens = [tower.tokens(state) for tower, state in zip(towers, states, strict=True)]
+        height, width = towers[-1].grid(states[-1], size).shape[-2:]
+        return Encoded(self.neck(taps), join(self.joint, towers, tokens), (height, width))
 
     def forward(self, pictures: Tensor) -> Output:
         """(batch, 3, H, W) RGB 0..255 -> everything that training and parity look at."""

@@ -10,8 +10,8 @@ from mfuser_ros.network.config import EnhancerConfig
 from mfuser_ros.network.mvfuser import MVFuser
 
 
-class _SelfAttention(nn.Module):
-    """Multi-head self-attention whose query, key and value maps have no bias."""
+class _Attention(nn.Module):
+    """Multi-head attention whose query, key and value maps have no bias."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -22,31 +22,42 @@ class _SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, asking: Tensor, asked: Tensor) -> Tensor:
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        )  # (batch, heads, K, width / heads)
+            for layer, x in ((self.q_proj, asking), (self.k_proj, asked), (self.v_proj, asked))
+        )  # (batch, heads, tokens, width / heads)
         mixed: Tensor = self.dropout(self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
         return mixed
 
 
+def _feed_forward(config: EnhancerConfig) -> nn.Sequential:
+    width = config.width
+    return nn.Sequential(
+        nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
+    )
+
+
 class _EnhancerLayer(nn.Module):
+    """Self-attention among the queries, a scan through the picture, feed-forward; `without-hybrid` has no attention."""
+
     def __init__(self, config: EnhancerConfig) -> None:
         super().__init__()
         width = config.width
-        self.norm1 = nn.LayerNorm(width)
-        self.self_attn = _SelfAttention(width, config.heads, config.dropout)
+        self.hybrid = config.kind != "without-hybrid"
+        if self.hybrid:
+            self.norm1 = nn.LayerNorm(width)
+            self.self_attn = _Attention(width, config.heads, config.dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mvfuser = MVFuser(width, initial_scale=config.initial_scale, dropout=config.dropout)
         self.norm3 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
-        )
+        self.mlp = _feed_forward(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, text: Tensor, memory: Tensor) -> Tensor:
-        text = text + self.self_attn(self.norm1(text))
+        if self.hybrid:
+            asking = self.norm1(text)
+            text = text + self.self_attn(asking, asking)
         bread = self.norm2(text)
         # the scan runs one way, so the text stands before and after the picture: the second copy has seen it
         offset = self.mvfuser(torch.cat([bread, memory, bread], 1))
@@ -56,10 +67,35 @@ class _EnhancerLayer(nn.Module):
         return enhanced
 
 
+class _CrossAttentionLayer(nn.Module):
+    """The layer of tqdm: self-attention among the queries, attention to the picture, feed-forward.
+
+    Source: spec of MFuser sections 10.1 and 11; Pak et al., tqdm (ECCV 2024).
+    """
+
+    def __init__(self, config: EnhancerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1 = nn.LayerNorm(width)
+        self.self_attn = _Attention(width, config.heads, config.dropout)
+        self.norm2 = nn.LayerNorm(width)
+        self.cross_attn = _Attention(width, config.heads, config.dropout)
+        self.norm3 = nn.LayerNorm(width)
+        self.mlp = _feed_forward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, text: Tensor, memory: Tensor) -> Tensor:
+        asking = self.norm1(text)
+        text = text + self.self_attn(asking, asking)
+        text = text + self.cross_attn(self.norm2(text), memory)
+        enhanced: Tensor = text + self.dropout(self.mlp(self.norm3(text)))
+        return enhanced
+
+
 class MTEnhancer(nn.Module):
     """Refines one embedding for each class with the tokens of the picture.
 
-    Source: spec of MFuser section 4.4.
+    Source: spec of MFuser section 4.4; with the layers of other kinds, section 11, table 6.
     """
 
     def __init__(self, config: EnhancerConfig, text_width: int) -> None:
@@ -67,7 +103,8 @@ class MTEnhancer(nn.Module):
         width = config.width
         self.memory_proj = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width), nn.LayerNorm(width))
         self.text_proj = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width))
-        self.layers = nn.ModuleList(_EnhancerLayer(config) for _ in range(config.layers))
+        layer = _CrossAttentionLayer if config.kind == "cross-attention" else _EnhancerLayer
+        self.layers = nn.ModuleList(layer(config) for _ in range(config.layers))
         self.out_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, text_width))
         self.gamma = nn.Parameter(torch.empty(text_width))
         self._initialise()
@@ -97,3 +134,16 @@ class MTEnhancer(nn.Module):
             queries = layer(queries, memory)
         enhanced: Tensor = text + self.gamma * self.out_proj(queries)
         return enhanced
+
+
+class Unenhanced(nn.Module):
+    """The text as it is (paper, table 6, "w/o enhance")."""
+
+    def forward(self, text: Tensor, picture: Tensor) -> Tensor:  # noqa: ARG002  # the place of MTEnhancer
+        """(batch, K, text_width) text and the picture -> the text."""
+        return text
+
+
+def build_enhancer(config: EnhancerConfig, text_width: int) -> MTEnhancer | Unenhanced:
+    """The enhancer that the configuration describes; `text_width` is that of the space that text and picture share."""
+    return Unenhanced() if config.kind == "none" else MTEnhancer(config, text_width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,23 @@ class MVFuser(nn.Module):
 
     Source: spec of MFuser section 3.2 (paper section 3.2; derived from NVIDIA's MambaVision mixer).
     Two of its habits look like slips and are kept for parity: the bias of dt enters twice, and z passes SiLU twice.
+
+    The published scan runs forward: a token hears of those before it only, so the VFM hears nothing of the VLM but at
+    the border. With `scan="both"` (ours) a second scan with the same weights runs from the last token to the first,
+    and the mean of both goes on.
     """
 
-    def __init__(self, width: int, *, state: int = 16, initial_scale: float = 0.001, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        state: int = 16,
+        initial_scale: float = 0.001,
+        dropout: float = 0.1,
+        scan: Literal["forward", "both"] = "forward",
+    ) -> None:
         super().__init__()
+        self.scan = scan
         inner = width // 2
         self.rank = math.ceil(width / 16)
         self.state = state
@@ -56,6 +70,9 @@ class MVFuser(nn.Module):
             delta = F.softplus(F.linear(low.to(dtype), self.dt_proj.weight.to(dtype)) + 2 * self.dt_proj.bias.to(dtype))
             A = -torch.exp(self.A_log.to(dtype))
             y = selective_scan(x, delta, A, B, C, self.D, backend=self.backend)
+            if self.scan == "both":
+                x, delta, B, C = (part.flip(1) for part in (x, delta, B, C))
+                y = (y + selective_scan(x, delta, A, B, C, self.D, backend=self.backend).flip(1)) / 2
             u = F.rms_norm(y, y.shape[-1:], self.norm.weight.to(dtype), 1e-5) * F.silu(z.to(dtype))
         offset: Tensor = self.scale * self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
         return offset

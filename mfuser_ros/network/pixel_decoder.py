@@ -46,20 +46,23 @@ class _PixelDecoderLayer(nn.Module):
         super().__init__()
         width = config.width
         self.deformable = DeformableAttention(width, config.heads, LEVELS, config.points)
-        self.text_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+        self.text_attention = (
+            nn.MultiheadAttention(width, config.heads, batch_first=True) if config.text_attention else None
+        )
         self.ffn = nn.Sequential(
             nn.Linear(width, config.pixel_hidden), nn.ReLU(), nn.Linear(config.pixel_hidden, width)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3 if config.text_attention else 2))
 
     def forward(
         self, tokens: Tensor, position: Tensor, reference: Tensor, sizes: Sizes,
-        text_key: Tensor, text: Tensor,
+        text_key: Tensor | None, text: Tensor | None,
     ) -> Tensor:  # fmt: skip
         tokens = self.norms[0](tokens + self.deformable(tokens + position, tokens, reference, sizes))
-        attended, _ = self.text_attention(tokens + position, text_key, text, need_weights=False)
-        tokens = self.norms[1](tokens + attended)
-        decoded: Tensor = self.norms[2](tokens + self.ffn(tokens))
+        if self.text_attention is not None:
+            attended, _ = self.text_attention(tokens + position, text_key, text, need_weights=False)
+            tokens = self.norms[1](tokens + attended)
+        decoded: Tensor = self.norms[-1](tokens + self.ffn(tokens))
         return decoded
 
 
@@ -82,8 +85,10 @@ class PixelDecoder(nn.Module):
         width, groups = config.width, config.norm_groups
         self.input_convs = nn.ModuleList(_ConvNorm(channels[level], width, groups, bias=True) for level in (3, 2, 1))
         self.level_encoding = nn.Embedding(LEVELS, width)
-        self.text_proj = nn.Linear(text_width, width)
-        self.text_pos_embed = nn.Embedding(classes, width)
+        self.reads_text = config.text_attention
+        if self.reads_text:
+            self.text_proj = nn.Linear(text_width, width)
+            self.text_pos_embed = nn.Embedding(classes, width)
         self.layers = nn.ModuleList(_PixelDecoderLayer(config) for _ in range(config.pixel_layers))
         self.post_norm = nn.LayerNorm(width)
         self.lateral_conv = _ConvNorm(channels[0], width, groups)
@@ -105,8 +110,8 @@ class PixelDecoder(nn.Module):
             for index, size in enumerate(sizes)
         ])  # fmt: skip
         reference = reference_points(sizes, tokens.device)
-        words = self.text_proj(text)
-        text_key = words + self.text_pos_embed.weight
+        words = self.text_proj(text) if self.reads_text else None
+        text_key = None if words is None else words + self.text_pos_embed.weight
         for layer in self.layers:
             tokens = layer(tokens, position, reference, sizes, text_key, words)
         tokens = self.post_norm(tokens)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, VocabularyError
 from mfuser_ros.network import torchvision_mend
-from mfuser_ros.network.config import Architecture, ClipText, EvaText, SiglipText, StoredText
+from mfuser_ros.network.config import Architecture, ClipText, EvaText, LearnedText, SiglipText, StoredText
 
 EncodedText = EvaText | ClipText | SiglipText
 
@@ -34,6 +34,18 @@ class StoredTextQueries(nn.Module):
     def forward(self) -> Tensor:
         """(K, width) embeddings, one for each class."""
         return self.embeddings / self.embeddings.std()
+
+
+class LearnedQueries(nn.Module):
+    """One learned query for each class, of unit deviation at the start."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.embeddings = nn.Parameter(torch.randn(classes, width))
+
+    def forward(self) -> Tensor:
+        """(K, width) queries, one for each class."""
+        return self.embeddings
 
 
 @dataclass(frozen=True)
@@ -230,7 +242,7 @@ class SiglipTextEncoder(TextEncoder):
 
 def build_text(
     architecture: Architecture, token_ids: Sequence[Sequence[int]] | None = None
-) -> StoredTextQueries | TextEncoder:
+) -> StoredTextQueries | LearnedQueries | TextEncoder:
     """The text side of an architecture, with random weights.
 
     Args:
@@ -246,6 +258,8 @@ def build_text(
         )
     if isinstance(architecture.text, StoredText):
         return StoredTextQueries(architecture.classes, architecture.text_width)
+    if isinstance(architecture.text, LearnedText):
+        return LearnedQueries(architecture.classes, architecture.text_width)
     if isinstance(architecture.text, SiglipText):
         return SiglipTextEncoder(architecture.text, architecture.text_width, token_ids)
     return EvaTextEncoder(architecture.text, architecture.text_width, token_ids)

@@ -100,6 +100,10 @@ class _TransformerTower(Tower):
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__(config)
+        if not isinstance(self.net, timm.models.VisionTransformer | timm.models.Eva):
+            raise ConfigurationError(
+                f"{config.model}: is no plain vision transformer, layout {config.layout} needs one: choose a vit_*"
+            )
         self.widths = (self.net.embed_dim,) * len(self.net.blocks)
         if self.net.num_prefix_tokens != int(self.class_token):
             raise ConfigurationError(
@@ -154,7 +158,24 @@ class _ResizableTower(_TransformerTower):
 
 
 class DinoV2Tower(_ResizableTower):
-    """DINOv2 without registers, block by block (timm's `vit_*_patch14_dinov2`)."""
+    """DINOv2 without registers, block by block (timm's `vit_*_patch14_dinov2`).
+
+    Any vision transformer of timm with a class token, a position for it and no norm before the blocks runs the same
+    way, such as those trained on ImageNet or by MAE.
+    """
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__(config)
+        rows, columns = self.net.patch_embed.grid_size
+        if self.net.pos_embed is None or self.net.pos_embed.shape[1] != 1 + rows * columns:
+            raise ConfigurationError(
+                f"{config.model}: has no position of its own for the class token, layout dinov2 needs it: "
+                "choose another model"
+            )
+        if not isinstance(self.net.norm_pre, nn.Identity):
+            raise ConfigurationError(
+                f"{config.model}: has a norm before its blocks, layout dinov2 none: choose layout clip"
+            )
 
     def embed(self, picture: Tensor) -> Tensor:
         patches, (height, width) = self.patches(picture)

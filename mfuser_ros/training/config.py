@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
@@ -84,6 +84,7 @@ class TrainConfig(_Config):
     """A whole training."""
 
     preset: str  # of mfuser_ros.network.config.PRESETS
+    changes: dict[str, Any] = {}  # to the preset's architecture, in its form, hence Any; see docs/alternatives.md
     seed: int
     steps: PositiveInt
     sources: tuple[SourceConfig, ...] = Field(min_length=1)

@@ -16,9 +16,9 @@ from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints.store import ModelCard, fill, read_tensors, save_model
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.errors import CheckpointError, ConfigurationError
-from mfuser_ros.network.config import PRESETS
+from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
-from mfuser_ros.network.text import StoredTextQueries
+from mfuser_ros.network.text import LearnedQueries, StoredTextQueries
 from mfuser_ros.network.towers import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.training.config import TowerFiles, TrainConfig
 from mfuser_ros.training.sources import load_source
@@ -46,16 +46,15 @@ class Limits:
 
 
 def initial_model(config: TrainConfig, towers: Path) -> MFuser:
-    """The preset with pretrained towers and text embeddings, its head at random from the seed.
+    """The preset as the recipe changes it, with pretrained towers and text embeddings; all else is random.
 
     Raises:
-        ConfigurationError: no such preset, or one whose towers are not MobileNetV2.
+        ConfigurationError: no such preset, changes that it does not allow, or one whose towers are not MobileNetV2.
         CheckpointError: a file is missing or does not fit.
     """
-    if config.preset not in PRESETS:
-        raise ConfigurationError(f"preset {config.preset!r}: choose one of {', '.join(PRESETS)}")
+    architecture = changed(config.preset, config.changes)
     torch.manual_seed(config.seed)
-    model = MFuser(PRESETS[config.preset])
+    model = MFuser(architecture)
     load_pretrained(model, config.towers, towers)
     return model
 
@@ -67,10 +66,13 @@ def load_pretrained(model: MFuser, files: TowerFiles, folder: Path) -> None:
         ConfigurationError: the towers are not MobileNetV2.
         CheckpointError: a file is missing or does not fit.
     """
-    for tower, name in ((model.vfm, files.vfm), (model.vlm, files.vlm)):
+    for tower, part in zip(model.towers, model.architecture.tower_names, strict=True):
+        name = getattr(files, part)
         if not isinstance(tower, MobileNetV2Tower):
             raise ConfigurationError(f"{name}: only MobileNetV2 towers are filled from files: choose the preset small")
         load_mobilenet(tower, {key: value.float() for key, value in read_tensors(folder / name).items()})
+    if isinstance(model.text, LearnedQueries):
+        return
     text = read_tensors(folder / files.text).get("text")
     if not isinstance(model.text, StoredTextQueries):
         raise ConfigurationError(f"{files.text}: the preset has a text tower of its own: choose the preset small")
@@ -224,18 +226,20 @@ class _Run:
     def _card(self) -> ModelCard:
         sets = {source.dataset: load_config(source.dataset) for source in self.config.sources}
         terms = "; ".join(f"{name}: {dataset.licence}" for name, dataset in sets.items())
+        architecture = self.step.average.architecture
+        towers = " and ".join(getattr(self.config.towers, tower) for tower in architecture.tower_names)
         names = " + ".join(f"{source.dataset}/{source.split}" for source in self.config.sources)
         return ModelCard(
             name=self.config.preset,
-            architecture=self.step.average.architecture,
+            architecture=architecture,
             vocabulary=vocabulary.load().names,
             threshold=0,
             temperature=1,
             licence=f"weights for research and other non-commercial use, as the training data ask: {terms}",
             provenance=(
                 f"`mfuser train` on {names}: {self.done} steps of {self.config.batch} crops, "
-                f"{self.elapsed_s / 60:.1f} minutes, seed {self.config.seed}; towers {self.config.towers.vfm} and "
-                f"{self.config.towers.vlm}, text {self.config.towers.text}"
+                f"{self.elapsed_s / 60:.1f} minutes, seed {self.config.seed}; towers "
+                f"{towers}, text {self.config.towers.text}"
             ),
         )
 

@@ -24,3 +24,18 @@ def test_corrupt_weights_are_one_line(mfuser, random_model, tmp_path):
     assert finished.returncode == 2
     assert finished.stderr.count("\n") == 1
     assert "SHA-256" in finished.stderr
+
+
+def test_efficiency_of_each_fusion_stands_beside_the_papers(mfuser):
+    finished = mfuser("info", "--table", "efficiency")
+
+    assert finished.returncode == 0, finished.stderr
+    rows = [" ".join(line.split()) for line in finished.stdout.splitlines()]
+    for row in (
+        "self-attention 4.20 4.20 98.64 98.64 agrees",
+        "separate-self-attention 8.40 8.40 71.08 71.08 agrees",
+        "deformable 3.35 3.35 34.65 34.65 agrees",
+        "mvfuser 1.67 1.67 17.21 17.21 agrees",
+        "separate-mvfuser 3.34 17.21 not in table 3",
+    ):
+        assert [line for line in rows if line.startswith(row)], finished.stdout
