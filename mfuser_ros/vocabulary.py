@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mfuser_ros import share
+from mfuser_ros import share, validated
 from mfuser_ros.errors import VocabularyError
 
 Role = Literal["drivable", "walkable", "ground", "static", "dynamic", "sky"]
@@ -93,18 +92,10 @@ def load(path: str | Path | None = None) -> Vocabulary:
         VocabularyError: the file is missing, is no YAML, or breaks a rule; the text names the file and the rule.
     """
     file = share.find("config/vocabulary.yaml") if path is None else Path(path)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VocabularyError(
-            f"{file}: cannot be read ({error.strerror}): give the path of a vocabulary YAML"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise VocabularyError(f"{file}: is no YAML ({reason}): see config/vocabulary.yaml for the form") from error
-    try:
-        return Vocabulary.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise VocabularyError(f"{file}: {where}: {first['msg']}: see config/vocabulary.yaml for the form") from error
+    return validated.read(
+        file,
+        Vocabulary,
+        VocabularyError,
+        missing="give the path of a vocabulary YAML",
+        wrong="see config/vocabulary.yaml for the form",
+    )

@@ -16,11 +16,11 @@ from typing import Annotated
 import safetensors.torch
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mfuser_ros import share
+from mfuser_ros import share, validated
 from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
 from mfuser_ros.network.config import Architecture, LearnedText, SiglipText, StoredText
 from mfuser_ros.network.model import MFuser
@@ -151,19 +151,13 @@ def read_description(path: Path) -> ModelFile:
     Raises:
         CheckpointError: it is missing, is no YAML, or has an unknown, missing or wrong entry, which the text names.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}): it belongs beside the weights") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: is no YAML ({reason}): fetch it again") from error
-    try:
-        return ModelFile.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise CheckpointError(f"{path}: {where}: {first['msg']}: correct the entry or fetch the file again") from error
+    return validated.read(
+        path,
+        ModelFile,
+        CheckpointError,
+        missing="it belongs beside the weights",
+        wrong="correct the entry or fetch the file again",
+    )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from mfuser_ros import share
+from mfuser_ros import share, validated
 from mfuser_ros.errors import DatasetError
 
 CLASSES = 19
@@ -105,15 +104,10 @@ def load_config(name_or_path: str | Path) -> DatasetConfig:
     """
     is_name = isinstance(name_or_path, str) and re.fullmatch(r"[\w-]+", name_or_path)
     file = share.find("config/datasets") / f"{name_or_path}.yaml" if is_name else Path(name_or_path)
-    try:
-        return DatasetConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DatasetError(
-            f"{file}: cannot be read ({error.strerror}): give the name of a set in config/datasets or a YAML file"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file}: is no YAML ({' '.join(str(error).split())}): see config/datasets") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise DatasetError(f"{file}: {where}: {first['msg']}: see config/datasets for the form") from error
+    return validated.read(
+        file,
+        DatasetConfig,
+        DatasetError,
+        missing="give the name of a set in config/datasets or a YAML file",
+        wrong="see config/datasets for the form",
+    )

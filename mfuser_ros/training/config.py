@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from mfuser_ros import validated
 from mfuser_ros.errors import ConfigurationError
 
 
@@ -110,13 +110,6 @@ def load_recipe(path: Path) -> TrainConfig:
     Raises:
         ConfigurationError: the file is missing, is no YAML, or breaks a rule; the text names file and key.
     """
-    try:
-        return TrainConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}): see config/train") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: is no YAML ({' '.join(str(error).split())}): see config/train") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise ConfigurationError(f"{path}: {where}: {first['msg']}: see config/train for the form") from error
+    return validated.read(
+        path, TrainConfig, ConfigurationError, missing="see config/train", wrong="see config/train for the form"
+    )

@@ -57,7 +57,7 @@ def model() -> bytes:
 
 
 def test_sentencepiece_ids_are_of_the_bare_lower_case_name_ended_padded_and_cut(model, tmp_path):
-    sentencepiece = pytest.importorskip("sentencepiece")
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs the extra [siglip]")
     (tmp_path / "spiece.model").write_bytes(model)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     road, light = pieces.encode("road"), pieces.encode("traffic light")
