@@ -144,12 +144,13 @@ class Memory:
             float((cos * first[1] - sin * first[0] - spec.y_min) / spec.resolution),
         )
         reading = Reading(turned, (high_row - low_row, high_column - low_column), (spec.rows, spec.cols))
-        free = ~reading.touches(~evidence.free, outside=True)
+        unseen, denied = reading.touches((~evidence.free, True), (evidence.denied | evidence.occupied, False))
         free_at, occupied_at = self._free_at[window], self._occupied_at[window]
-        denied = reading.touches(evidence.denied | evidence.occupied, outside=False)
-        free_at[denied & (free_at <= stamp_s)] = _NEVER
-        occupied_at[free & (occupied_at <= stamp_s)] = _NEVER
-        free_at[free] = np.maximum(free_at[free], stamp_s)
+        no_newer = free_at <= stamp_s
+        np.copyto(free_at, _NEVER, where=denied & no_newer)
+        free = ~unseen
+        np.copyto(occupied_at, _NEVER, where=free & (occupied_at <= stamp_s))
+        np.copyto(free_at, stamp_s, where=free & no_newer)
         column, row = self._places(np.flatnonzero(evidence.occupied), position, yaw)
         current = self._free_at[row, column] <= stamp_s  # else the place was seen free after this
         row, column = row[current], column[current]
@@ -164,14 +165,14 @@ class Memory:
         column_0, row_0 = first / spec.resolution - self._corner - [low_column, low_row]
         turned = Turned(float(np.cos(yaw)), float(np.sin(yaw)), float(column_0), float(row_0))
         reading = Reading(turned, (spec.rows, spec.cols), (high_row - low_row, high_column - low_column))
-        free = ~reading.touches(self._free_at[window] < oldest, outside=True)
+        (stale,) = reading.touches((self._free_at[window] < oldest, True))
         there = np.argwhere(self._occupied_at[window] >= oldest)
         centres = (there[:, ::-1] + self._corner + [low_column, low_row] + 0.5) * spec.resolution - position
         cells = spec.cell_of(_turned(centres, -yaw))
         occupied = evidence.occupied.copy()
         occupied.reshape(-1)[cells[cells >= 0]] = True
         occupied &= ~evidence.free | evidence.occupied
-        free = (evidence.free | (free & ~evidence.denied)) & ~occupied
+        free = (evidence.free | ~(stale | evidence.denied)) & ~occupied
         blind = self._blind_at >= oldest
         bridged = cv2.dilate(blind.view(np.uint8), _BRIDGE) > 0
         return Evidence(free, evidence.denied, occupied, blind | (bridged & ~evidence.denied & ~occupied))
@@ -195,9 +196,12 @@ class Memory:
 
 def _checked(stamp_s: float, T_odom_vehicle: np.ndarray) -> np.ndarray:
     pose = np.asarray(T_odom_vehicle, np.float64)
-    rigid = pose.shape == (4, 4) and np.isfinite(pose).all()
-    rigid = rigid and np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-3)
-    if not rigid or not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-9):
+    if not (
+        pose.shape == (4, 4)
+        and np.isfinite(pose).all()
+        and np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-3)
+        and np.allclose(pose[3], [0, 0, 0, 1], atol=1e-9)
+    ):
         raise InputError("T_odom_vehicle is no rigid 4x4 transform in metres: give the pose that odometry publishes")
     if not np.isfinite(stamp_s):
         raise InputError(f"stamp_s is {stamp_s}: give the time of the views in seconds")

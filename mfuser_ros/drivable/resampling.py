@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BINS = 32  # places of a cell's centre within another cell, along each axis
+_BINS = 16  # places of a cell's centre within another cell, along each axis
 _ROUNDING = 1e-3  # cells: more than float32 loses in a grid of four million cells
 _RING = 2  # cells round the source, so that what lies outside has no neighbour inside
 _NEIGHBOURS = tuple(itertools.product((-1, 0, 1), (-1, 0, 1)))  # row, column
@@ -15,7 +15,7 @@ _NEIGHBOURS = tuple(itertools.product((-1, 0, 1), (-1, 0, 1)))  # row, column
 
 @dataclass(frozen=True)
 class Turned:
-    """Where a lattice lies in another of the same cell size; in cells, whole numbers are corners of the other's cells."""
+    """Where a lattice lies in another of the same cell size; in cells, corners of the other's at whole numbers."""
 
     cos: float  # of the turn from the other's axes to its own
     sin: float
@@ -54,21 +54,22 @@ class Reading:
         inside_column = np.clip(cell_column, -_RING, high_column).astype(np.int32) + _RING
         self._flat = inside_row * (source[1] + 2 * _RING) + inside_column
 
-    def touches(self, flags: np.ndarray, *, outside: bool) -> np.ndarray:
-        """(target rows, columns) bool: whether the square overlaps a source cell that is flagged.
+    def touches(self, *flags: tuple[np.ndarray, bool]) -> list[np.ndarray]:
+        """(target rows, columns) bool for each: whether the square overlaps a source cell that is flagged.
 
         Args:
-            flags: (rows, cols) bool of the source.
-            outside: the flag of all that lies outside the source.
+            flags: one or two of (rows, cols) bool of the source, with the flag of all that lies outside it.
         """
         rows, cols = self._source
-        padded = np.full((rows + 2 * _RING + 2, cols + 2 * _RING + 2), outside, np.uint16)
-        padded[_RING + 1 : -_RING - 1, _RING + 1 : -_RING - 1] = flags
         height, width = rows + 2 * _RING, cols + 2 * _RING
-        round_it = np.zeros((height, width), np.uint16)
-        for bit, (up, along) in enumerate(_NEIGHBOURS):
-            round_it |= padded[1 + up : 1 + up + height, 1 + along : 1 + along + width] << bit
-        return np.asarray(round_it.take(self._flat) & self._overlapped, bool)
+        round_it = np.zeros((height, width), np.uint32)
+        for which, (inside, outside) in enumerate(flags):
+            padded = np.full((height + 2, width + 2), outside, np.uint32)
+            padded[_RING + 1 : -_RING - 1, _RING + 1 : -_RING - 1] = inside
+            for bit, (up, along) in enumerate(_NEIGHBOURS, 9 * which):
+                round_it |= padded[1 + up : 1 + up + height, 1 + along : 1 + along + width] << np.uint32(bit)
+        found = round_it.take(self._flat)
+        return [(found & (self._overlapped << np.uint32(9 * which))) != 0 for which in range(len(flags))]
 
 
 def _bin(share: np.ndarray) -> np.ndarray:
@@ -76,19 +77,19 @@ def _bin(share: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(cos: float, sin: float) -> np.ndarray:
-    """(bins * bins,) uint16: one bit for each neighbour that a turned unit square overlaps.
+    """(bins * bins,) uint32: one bit for each neighbour that a turned unit square overlaps.
 
     Source: the separating axis theorem for two squares; S. Gottschalk, M. Lin and D. Manocha, OBBTree, 1996.
     """
     middle = (np.arange(_BINS) + 0.5) / _BINS
     reach = 0.5 + (abs(cos) + abs(sin)) / 2  # half sides of both squares, along an axis of either
     slack = 0.5 / _BINS
-    result = np.zeros((_BINS, _BINS), np.uint16)
+    result = np.zeros((_BINS, _BINS), np.uint32)
     for bit, (up, along) in enumerate(_NEIGHBOURS):
         dx, dy = along + 0.5 - middle[None, :], up + 0.5 - middle[:, None]
         meets = (np.abs(dx) < reach + slack + _ROUNDING) & (np.abs(dy) < reach + slack + _ROUNDING)
         turned_slack = slack * (abs(cos) + abs(sin)) + _ROUNDING
         meets &= np.abs(cos * dx + sin * dy) < reach + turned_slack
         meets &= np.abs(cos * dy - sin * dx) < reach + turned_slack
-        result |= meets.astype(np.uint16) << bit
+        result |= meets.astype(np.uint32) << np.uint32(bit)
     return result.reshape(-1)
