@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +28,6 @@ from mfuser_ros.drivable import DrivableArea, GridSpec, View
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "drivable.json"
 RANDOM_SCENES = 120
 WORDS = vocabulary.load()
-
-Bend = Callable[[View, np.random.Generator], View]
-"""Puts an error into a view."""
 
 
 class Case(NamedTuple):
@@ -51,59 +49,54 @@ def fixed_cases() -> list[Case]:
     return [Case(SCENES[scene], camera) for camera in WITNESSES.values() for scene in ("traffic", "bend")]
 
 
-def perfect(view: View, _: np.random.Generator) -> View:
-    return view
+class Error(NamedTuple):
+    """What is wrong with a view."""
 
+    name: str
+    lower_deg: float = 0.0  # the camera looks so much lower than its pose says
+    lower_m: float = 0.0  # the camera is so much lower than its pose says
+    moved: int = 0  # each pixel takes the label of one up to so many pixels away
+    unsure: bool = False  # with low confidence where labels differ
+    random_scenes: bool = False
 
-def pitched(degrees: float) -> Bend:
-    """The camera looks so much further down than its pose says."""
-
-    def bend(view: View, _: np.random.Generator) -> View:
+    def put_into(self, view: View, random: np.random.Generator) -> View:
         pose = view.T_vehicle_camera.copy()
-        angle = np.radians(degrees)  # about the optical x axis, which points to the right: looks up by this angle
+        angle = np.radians(self.lower_deg)  # about the optical x axis, which points to the right: looks up by this
         turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
         pose[:3, :3] = pose[:3, :3] @ turn
-        return View(view.mask, view.confidence, view.camera, pose)
-
-    return bend
-
-
-def raised(metres: float) -> Bend:
-    """The camera is so much lower than its pose says."""
-
-    def bend(view: View, _: np.random.Generator) -> View:
-        pose = view.T_vehicle_camera.copy()
-        pose[2, 3] += metres
-        return View(view.mask, view.confidence, view.camera, pose)
-
-    return bend
-
-
-def noisy(reach: int, *, unsure: bool) -> Bend:
-    """Each pixel takes the label of one up to `reach` pixels away; unsure: with low confidence where labels differ."""
-
-    def bend(view: View, random: np.random.Generator) -> View:
-        height, width = view.mask.shape
-        rows = np.arange(height)[:, None] + random.integers(-reach, reach + 1, (height, width))
-        columns = np.arange(width) + random.integers(-reach, reach + 1, (height, width))
-        mask = view.mask[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
-        confidence = view.confidence.copy()
-        if unsure:
+        pose[2, 3] += self.lower_m
+        mask, confidence, reach = view.mask, view.confidence.copy(), self.moved
+        if reach:
+            height, width = mask.shape
+            rows = np.arange(height)[:, None] + random.integers(-reach, reach + 1, mask.shape)
+            columns = np.arange(width) + random.integers(-reach, reach + 1, mask.shape)
+            mask = mask[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
+        if self.unsure:
             kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
             confidence[cv2.dilate(view.mask, kernel) != cv2.erode(view.mask, kernel)] = 100
-        return View(mask, confidence, view.camera, view.T_vehicle_camera)
-
-    return bend
+        return View(mask, confidence, view.camera, pose)
 
 
-def look(cases: Iterable[Case], bend: Bend) -> Iterator[Verdict]:
+ERRORS = (
+    Error("none"),
+    Error("none, random scenes and cameras", random_scenes=True),
+    Error("camera looks 1 degree lower than its pose says", lower_deg=1.0),
+    Error("camera looks 1 degree higher than its pose says", lower_deg=-1.0),
+    Error("camera is 0.1 m lower than its pose says", lower_m=0.1),
+    Error("camera is 0.1 m higher than its pose says", lower_m=-0.1),
+    Error("labels moved by up to 2 pixels at random", moved=2),
+    Error("the same, with low confidence along borders", moved=2, unsure=True),
+)
+
+
+def look(error: Error, number: int) -> Verdict:
+    case = Case(*random_scene(number)) if error.random_scenes else fixed_cases()[number]
     area = DrivableArea(GridSpec(), WORDS)
-    for number, case in enumerate(cases):
-        view = bend(case.view(), np.random.default_rng(number))
-        yield judge(area.update([view]).occupancy, area.spec, case.witness())
+    view = error.put_into(case.view(), np.random.default_rng(number))
+    return judge(area.update([view]).occupancy, area.spec, case.witness())
 
 
-def rig(missing: str, *, decay_s: float) -> Iterator[Verdict]:
+def rig(missing: str, decay_s: float) -> Verdict:
     """Four cameras, driving at 10 m/s with 10 pictures a second; the last picture of one does not come."""
     area = DrivableArea(RIG_SPEC, WORDS, decay_s=decay_s)
     for step in range(-8, 1):
@@ -116,11 +109,10 @@ def rig(missing: str, *, decay_s: float) -> Iterator[Verdict]:
             mask = STREET.render(camera.rays, vehicle @ camera.pose)
             views.append(View(mask, np.full_like(mask, 255), camera.camera, camera.pose))
         result = area.update(views, stamp_s=0.1 * step, T_odom_vehicle=vehicle)
-    yield judge(result.occupancy, RIG_SPEC, *(Case(STREET, camera).witness() for camera in RIG.values()))
+    return judge(result.occupancy, RIG_SPEC, *(Case(STREET, camera).witness() for camera in RIG.values()))
 
 
-def summary(name: str, verdicts: Iterable[Verdict]) -> dict[str, object]:
-    found = list(verdicts)
+def summary(name: str, found: Sequence[Verdict]) -> dict[str, object]:
     iou, feet = np.array([v.iou for v in found]), np.array([v.feet_share for v in found])
     print(f"{name}: IoU {iou.mean():.3f}, lowest {iou.min():.3f}", flush=True)
     return {
@@ -137,27 +129,25 @@ def summary(name: str, verdicts: Iterable[Verdict]) -> dict[str, object]:
     }
 
 
-def measure() -> dict[str, object]:
-    fixed = fixed_cases()
-    chance = [Case(*random_scene(seed)) for seed in range(RANDOM_SCENES)]
-    conditions = [
-        summary("perfect", look(fixed, perfect)),
-        summary("perfect, random scenes and cameras", look(chance, perfect)),
-        summary("camera looks 1 degree lower than its pose says", look(fixed, pitched(1.0))),
-        summary("camera looks 1 degree higher than its pose says", look(fixed, pitched(-1.0))),
-        summary("camera 0.1 m lower than its pose says", look(fixed, raised(0.1))),
-        summary("camera 0.1 m higher than its pose says", look(fixed, raised(-0.1))),
-        summary("labels moved by up to 2 pixels at random", look(fixed, noisy(2, unsure=False))),
-        summary("the same, with low confidence along borders", look(fixed, noisy(2, unsure=True))),
-        summary("four cameras", rig("", decay_s=0.0)),
-        summary("four cameras, one picture missing", rig("left", decay_s=0.0)),
-        summary("the same, decay 1 s", rig("left", decay_s=1.0)),
-    ]
-    return {"version": 1, "command": "make witness", "within_m": 20.0, "witness": conditions}
+def measure(jobs: int) -> dict[str, object]:
+    rigs = (
+        ("four cameras", "", 0.0),
+        ("one picture of four missing", "left", 0.0),
+        ("the same, decay 1 s", "left", 1.0),
+    )
+    with ProcessPoolExecutor(jobs) as pool:
+        started = [
+            (error.name, [pool.submit(look, error, n) for n in range(RANDOM_SCENES if error.random_scenes else 8)])
+            for error in ERRORS
+        ]
+        started += [(name, [pool.submit(rig, missing, decay_s)]) for name, missing, decay_s in rigs]
+        rows = [summary(name, [future.result() for future in futures]) for name, futures in started]
+    return {"version": 1, "command": "make witness", "within_m": 20.0, "witness": rows}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file to write")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
     arguments = parser.parse_args()
-    arguments.out.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    arguments.out.write_text(json.dumps(measure(arguments.jobs), indent=1) + "\n", encoding="utf-8")
