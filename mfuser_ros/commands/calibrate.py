@@ -234,12 +234,14 @@ def _print_table(found: PoseEstimate, watch: RoadWatch, drift: Drift | None, sta
     )
     height = "-" if stated is None else f"{stated[2, 3]:.2f}"
     if found.height_m is None or found.height_spread_m is None:
-        table.add_row("height (m)", height, "cannot tell: no width is known", "-", "-")
+        table.add_row("height (m)", height, "-", "-", "-")
     else:
         error = found.height_spread_m / np.sqrt(found.frames)
         table.add_row("height (m)", height, f"{found.height_m:.2f}", f"{found.height_spread_m:.2f}", f"{error:.2f}")
     console = Console(soft_wrap=True)
     console.print(table)
+    if found.height_m is None:
+        console.print("height: cannot tell: the distance of the lines is not known (--lane-width, --road-width)")
     console.print(f"from {found.evidence} in {found.frames} of {watch.looks} frames")
     if drift is not None:
         console.print(("beyond the bound: " if drift.beyond else "within the bound: ") + drift.text)

@@ -26,7 +26,7 @@ from mfuser_ros import vocabulary
 from mfuser_ros.drivable import DrivableArea, GridSpec, View
 
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "drivable.json"
-RANDOM_SCENES = 120
+RANDOM_SCENES = 60
 WORDS = vocabulary.load()
 
 

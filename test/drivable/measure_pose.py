@@ -20,12 +20,12 @@ from mfuser_ros.drivable import CameraModel
 from mfuser_ros.drivable.drift import PoseEstimate, RoadWatch
 
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "calibrate.json"
-WIDTH, HEIGHT, POSES, FRAMES = 960, 540, 24, 8
-K = np.array([[800.0, 0, 476.8], [0, 805, 272.6], [0, 0, 1]])
+WIDTH, HEIGHT, POSES, FRAMES = 640, 360, 12, 6
+K = np.array([[533.0, 0, 317.8], [0, 536, 181.6], [0, 0, 1]])
 
 
 class Condition(NamedTuple):
-    """What makes it harder. Each pose is driven for eight frames, 4 m apart, in a lane of 3.5 m."""
+    """What makes it harder. Each pose is driven for six frames, 4 m apart, in a lane of 3.5 m."""
 
     name: str
     paint: bool = True
