@@ -6,13 +6,10 @@ import math
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import PolygonStamped
-from nav_msgs.msg import OccupancyGrid
-from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from mfuser_ros.drivable import DrivableArea, GridSpec, View
-from mfuser_ros.node import qos
+from mfuser_ros.node import interface, qos
 from mfuser_ros.node.outgoing import UNKNOWN_CELL, GridMessage, boundary_message, contacts_message
 from mfuser_ros.node.settings import Settings
 from mfuser_ros.node.topics import Topics
@@ -44,10 +41,9 @@ class DrivableOutput:
         self._message = GridMessage(self._spec, self._frame)
         self._last_stamp: Time | None = None
         self._tells_something = False
-        profile = qos.grid(transient_local=settings.grid_transient_local)
-        self._grid = topics.publisher(OccupancyGrid, "~/drivable_area/grid", profile)
-        self._boundary = topics.publisher(PolygonStamped, "~/drivable_area/boundary", qos.results())
-        self._contacts = topics.publisher(PointCloud2, "~/drivable_area/contacts", qos.results())
+        self._grid = topics.publisher(interface.GRID, qos.grid(transient_local=settings.grid_transient_local))
+        self._boundary = topics.publisher(interface.BOUNDARY)
+        self._contacts = topics.publisher(interface.CONTACTS)
 
     def reset(self) -> None:
         """Forget the views: time has jumped, or the node was inactive."""
