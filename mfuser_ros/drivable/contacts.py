@@ -70,6 +70,12 @@ class ContactFinder:
         result[found] = begins
         return result
 
+    def cut_off(self, first: np.ndarray) -> np.ndarray:
+        """(B,) bool: what stands first on the bearing comes into the picture at its edge, so its foot is not in it."""
+        inside = np.minimum(first, len(self.bearings.ranges) - 1)
+        crossing = self.bearings.crossing[np.arange(len(first)), inside]
+        return np.asarray((first < len(self.bearings.ranges)) & ~np.isfinite(crossing))
+
     def find(self, seen: np.ndarray, stands: np.ndarray, first: np.ndarray) -> Contacts:
         """Contacts of one picture.
 
