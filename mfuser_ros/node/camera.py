@@ -227,14 +227,14 @@ class Camera:
             return Fault(Level.WARN, "no_camera_info", text)
         expected = known.intrinsics
         if (expected.height, expected.width) != size:
-            text = f"camera_info is for {expected.width}x{expected.height}, the picture {size[1]}x{size[0]}: they differ"
+            text = (
+                f"camera_info is for {expected.width}x{expected.height}, the picture {size[1]}x{size[0]}: they differ"
+            )
             return Fault(Level.WARN, "size_mismatch", text)
         frame = header.frame_id or self.settings.frame_id
         if not frame:
             return Fault(Level.WARN, "frame_id", f"pictures name no frame: set {name}.frame_id")
-        pose = self._poses.of(
-            self.settings, frame, stamp_ns, timeout_s=settings.tf_timeout, ground_z=settings.ground_z
-        )
+        pose = self._poses.of(self.settings, frame, stamp_ns, timeout_s=settings.tf_timeout, ground_z=settings.ground_z)
         if isinstance(pose, Fault):
             return pose
         T = pose.copy()

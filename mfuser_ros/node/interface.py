@@ -104,7 +104,10 @@ OVERLAY = Topic(
     "~/<cam>/overlay", "sensor_msgs/msg/Image", "results", "rgb8: only while somebody listens, at most `overlay_rate`"
 )
 CAMERA_INFO = Topic(
-    "~/<cam>/camera_info", "sensor_msgs/msg/CameraInfo", "results", "that of the picture at the mask's size, with every mask"
+    "~/<cam>/camera_info",
+    "sensor_msgs/msg/CameraInfo",
+    "results",
+    "that of the picture at the mask's size, with every mask",
 )
 MASK_RLE = Topic(
     "~/<cam>/mask_rle",

@@ -62,18 +62,18 @@ class Network:
         for picture, result in zip(pictures, results, strict=True):
             for array in (result.mask, result.confidence):
                 if array.shape != picture.shape[:2] or array.dtype != np.uint8:
-                    raise InferenceError(
-                        f"result is {array.dtype} {array.shape} for a picture of {picture.shape[:2]}"
-                    )
+                    raise InferenceError(f"result is {array.dtype} {array.shape} for a picture of {picture.shape[:2]}")
         return results
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that host or device memory was short."""
     # torch.OutOfMemoryError by its name: torch need not be loaded; older drivers raise a plain RuntimeError
-    return isinstance(error, MemoryError) or any(
-        kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__
-    ) or ("out of memory" in str(error).lower())
+    return (
+        isinstance(error, MemoryError)
+        or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+        or ("out of memory" in str(error).lower())
+    )
 
 
 def _free_memory() -> None:

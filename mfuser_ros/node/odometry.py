@@ -86,7 +86,7 @@ class Odometry:
             ahead = after == len(stamps)
             if one < 0 or stamps[other] - stamps[one] > MAX_GAP_NS or (ahead and stamp - stamps[-1] > MAX_AHEAD_NS):
                 newest_s = (stamps[-1] - stamp) / SECOND_NS
-                text = f"no motion is known at the picture's stamp, the newest is {newest_s:+.3f} s from it: check its rate"
+                text = f"no motion is known at the picture's stamp, the newest is {newest_s:+.3f} s from it"
                 return Fault(Level.WARN, "odometry", text)
             share = (stamp - stamps[one]) / (stamps[other] - stamps[one])
             return _between(poses[one], poses[other], share)

@@ -171,12 +171,15 @@ NODE = (
         "pose_source",
         "string",
         "auto",
-        "Where poses of cameras come from; auto: TF where tf2_ros is installed and TF knows the frame, else <cam>.pose.",
+        "Where poses of cameras come from; auto: TF where tf2_ros is installed and it knows the frame, else <cam>.pose.",
         choices=("auto", "tf", "parameter"),
     ),
     Parameter("odometry_topic", "string", "", "nav_msgs/Odometry of the vehicle for grid.decay; empty: none."),
     Parameter(
-        "autoware_mask", "bool", False, "Publish ~/<cam>/mask_rle: run lengths of Autoware's classes, for its point clouds."
+        "autoware_mask",
+        "bool",
+        False,
+        "Publish ~/<cam>/mask_rle: run lengths of Autoware's classes, for its point clouds.",
     ),
     Parameter("autostart", "bool", True, "Configure and activate at start; false: wait for a lifecycle manager."),
     Parameter(
@@ -319,6 +322,7 @@ def rows(cameras: Iterable[str]) -> tuple[Parameter, ...]:
 def yaml_text() -> str:
     """Text of config/segment.param.yaml: every parameter with its default, its description above it."""
     lines = [
+        "# yaml-language-server: $schema=segment.schema.json",
         "# Parameters of the node `mfuser` with their defaults; written by mfuser_ros.node.parameters.yaml_text().",
         "# ** fits the node in any namespace and under any name.",
         "/**:",

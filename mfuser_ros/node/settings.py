@@ -115,7 +115,9 @@ def settings(values: Mapping[str, object]) -> Settings:
     if not checked["grid.frame"]:
         raise ConfigurationError("grid.frame is empty: name the frame of the vehicle, such as base_link")
     if checked["grid.decay"] > 0 and not checked["odometry_topic"]:
-        raise ConfigurationError("grid.decay is set and odometry_topic is empty: name the topic, or set grid.decay to 0")
+        raise ConfigurationError(
+            "grid.decay is set and odometry_topic is empty: name the topic, or set grid.decay to 0"
+        )
     cameras = tuple(_camera(name, checked) for name in names)
     return Settings(cameras=cameras, **fields)
 

@@ -24,8 +24,8 @@ class TimeLimits(NamedTuple):
 class Watchdog:
     """Times of the batches; safe to call from several threads. Times are of a steady clock in nanoseconds.
 
-    Sources of keys and rules: diagnose_processing_time of autoware_lidar_centerpoint and autoware_bevfusion; the keys of
-    the stages are those of autoware_camera_streampetr.
+    Sources of keys and rules: diagnose_processing_time of autoware_lidar_centerpoint and autoware_bevfusion; the keys
+    of the stages are those of autoware_camera_streampetr.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,9 @@ def _values(time: str, delay: str, stages: Timing | None, in_time: bool, not_for
     return {
         "is_processing_time_ms_in_expected_range": str(in_time),
         "processing_time_ms": time,
-        **{f"{stage}_time_ms": "n/a" if stages is None else f"{getattr(stages, f'{stage}_ms'):.1f}" for stage in STAGES},
+        **{
+            f"{stage}_time_ms": "n/a" if stages is None else f"{getattr(stages, f'{stage}_ms'):.1f}" for stage in STAGES
+        },
         "is_consecutive_processing_delay_in_range": str(not_for_long),
         "consecutive_processing_delay_ms": delay,
     }

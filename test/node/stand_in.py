@@ -13,6 +13,10 @@ UNSURE = 200
 """A pixel whose green value is this or more is unknown."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """Stands for torch's, which needs a GPU to be raised."""
+
+
 class StandIn:
     """The class of a pixel is its red value modulo 19, its confidence is its blue value."""
 
@@ -29,6 +33,8 @@ class StandIn:
         self.error: Exception | None = None
         self.pictures: list[np.ndarray] = []
         self.thresholds: list[float] = []
+        self.batches: list[int] = []  # sizes
+        self.memory_for = 8  # pictures in one batch
         self.warmed_up: list[tuple[int, int]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -37,9 +43,18 @@ class StandIn:
     def warm_up(self, height: int, width: int) -> None:
         self.warmed_up.append((height, width))
 
-    def __call__(self, picture: np.ndarray) -> Segmentation:
+    def __call__(self, picture: np.ndarray | list[np.ndarray]) -> Segmentation | list[Segmentation]:
         self.entered.set()
         assert self.gate.wait(30)
+        if isinstance(picture, list):
+            self.batches.append(len(picture))
+            if len(picture) > self.memory_for:
+                raise OutOfMemoryError("CUDA out of memory.")
+            return [self._segment(one) for one in picture]
+        self.batches.append(1)
+        return self._segment(picture)
+
+    def _segment(self, picture: np.ndarray) -> Segmentation:
         self.pictures.append(picture.copy())
         self.thresholds.append(self.threshold)
         if self.error is not None:

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from stand_in import picture
+from stand_in import OutOfMemoryError, picture
 
 from mfuser_ros.errors import InferenceError
 
@@ -73,11 +73,14 @@ def test_nonsense_without_end_does_not_fill_the_log(graph):
     from mfuser_ros.node.camera import MAX_TOLD, Camera
     from mfuser_ros.node.health import CameraHealth, Limits
     from mfuser_ros.node.images import ImageError
+    from mfuser_ros.node.poses import Poses
     from mfuser_ros.node.settings import settings
     from mfuser_ros.node.topics import Topics
 
     health = CameraHealth("cpu", "small", "")
-    camera = Camera(graph.node, Topics(graph.node, print), settings({}).cameras[0], health)
+    camera = Camera(
+        graph.node, Topics(graph.node, print), settings({}).cameras[0], health, Poses(graph.node, settings({}))
+    )
 
     told = [camera.warn_once(f"kind {number}", "a warning") for number in range(3 * MAX_TOLD)]
     for number in range(200):
@@ -123,10 +126,6 @@ def test_bad_compressed_image_gives_no_mask_and_one_line(bench, data, text, leve
 
     assert [mask.header for mask in bench.masks] == [good]
     assert len(bench.lines(expected)) == 1
-
-
-class OutOfMemoryError(RuntimeError):
-    """Stands for torch's, which needs a GPU to be raised."""
 
 
 @pytest.mark.parametrize(

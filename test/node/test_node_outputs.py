@@ -350,6 +350,7 @@ def test_rviz_listens_to_topics_that_the_node_makes(bench):
     assert len(shown) == 5
     for display in shown:
         topic, kind = display["Topic"]["Value"], display["Class"].rpartition("/")[2]
+        bench.graph.wait_for_publisher(topic)
         (info,) = bench.graph.node.get_publishers_info_by_topic(topic)
         assert info.topic_type == types[kind]
         if display["Topic"]["Durability Policy"] == "Transient Local":
