@@ -192,7 +192,7 @@ def _masks(
 
 
 def _stated_pose(bag: BagReader, pose: str | None, base_frame: str, camera_frame: str) -> np.ndarray | None:
-    from mfuser_ros.bags.mounting import static_pose  # noqa: PLC0415
+    from mfuser_ros.commands.mounting import static_pose  # noqa: PLC0415
 
     if pose is None:
         return static_pose(bag, base_frame, camera_frame)

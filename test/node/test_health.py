@@ -14,17 +14,24 @@ def watched() -> CameraHealth:
     return health
 
 
-def report(health: CameraHealth, now_ns: int, *, regular: bool = True):
-    return health.report(now_ns, LIMITS, regular=regular)
+def report(health: CameraHealth, now_ns: int, *, regular: bool = True, clock_ns: int = 0):
+    return health.report(now_ns, LIMITS, regular=regular, clock_ns=clock_ns)
 
 
-def run(health: CameraHealth, *, hz: float = 10.0, seconds: float = 5.0, latency_ms: float | None = 100.0) -> int:
+def run(
+    health: CameraHealth,
+    *,
+    hz: float = 10.0,
+    seconds: float = 5.0,
+    latency_ms: float | None = 100.0,
+    unknown_share: float = 0.25,
+) -> int:
     """A camera that works for a while; the time of its last picture."""
     now_ns = 0
     for step in range(int(hz * seconds)):
         now_ns = int(step / hz * S) + 1
         health.arrived(now_ns, 7 * S + now_ns)
-        health.published(now_ns, processing_ms=50.0, latency_ms=latency_ms, unknown_share=0.25)
+        health.published(now_ns, 7 * S + now_ns, processing_ms=50.0, latency_ms=latency_ms, unknown_share=unknown_share)
     return now_ns
 
 
@@ -33,7 +40,7 @@ def test_working_camera_is_ok_with_all_keys():
     health.describe("rgb8", 640, 480)
     now_ns = run(health)
 
-    level, message, values = report(health, now_ns)
+    level, message, values = report(health, now_ns, clock_ns=7 * S + now_ns + S // 8)
 
     assert (level, message) == (Level.OK, "running")
     assert values == {
@@ -42,11 +49,13 @@ def test_working_camera_is_ok_with_all_keys():
         "dropped_late": "0",
         "dropped_bad": "0",
         "replaced": "0",
+        "dropped_frames": "0",
         "rate_in_hz": "10.0",
         "rate_out_hz": "10.0",
         "processing_time_ms": "50.0",
         "pipeline_latency_ms": "100.0",
         "pipeline_latency_p95_ms": "100.0",
+        "published_age_ms": "125.0",
         "encoding": "rgb8",
         "size": "640x480",
         "unknown_share": "0.2500",
@@ -54,6 +63,7 @@ def test_working_camera_is_ok_with_all_keys():
         "model": "small",
         "model_sha256": "ab" * 32,
         "last_error": "",
+        "trouble_in": "none",
     }
 
 

@@ -7,7 +7,7 @@ rosbag2 = pytest.importorskip("rosbags.rosbag2")
 typesys = pytest.importorskip("rosbags.typesys")
 
 from mfuser_ros.bags import BagReader  # noqa: E402
-from mfuser_ros.bags.mounting import static_pose  # noqa: E402
+from mfuser_ros.commands.mounting import static_pose  # noqa: E402
 from mfuser_ros.errors import InputError  # noqa: E402
 
 STORE = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
@@ -74,5 +74,5 @@ def test_frames_that_are_not_joined_have_no_pose(tmp_path):
 def test_quaternion_of_no_length_is_refused(tmp_path):
     bag = write(tmp_path / "bag", ("base_link", "camera", (0, 0, 1), (0, 0, 0, 0)))
 
-    with BagReader(bag) as reader, pytest.raises(InputError, match="from base_link to camera is no transform"):
+    with BagReader(bag) as reader, pytest.raises(InputError, match="from base_link to camera: rotation"):
         static_pose(reader, "base_link", "camera")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mfuser_ros.bags.read import BagReader
-from mfuser_ros.errors import InputError
+from mfuser_ros.errors import ConfigurationError, InputError
+from mfuser_ros.node.calibration import quaternion_matrix
 
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 TOPIC = "/tf_static"
@@ -41,18 +42,13 @@ def static_pose(bag: BagReader, base_frame: str, camera_frame: str) -> np.ndarra
 
 
 def _matrix(transform: Any, name: str) -> np.ndarray:  # Any: rosbags makes the class at run time
-    moved, turned = transform.translation, transform.rotation
-    x, y, z, w = quaternion = np.array([turned.x, turned.y, turned.z, turned.w], np.float64)
-    shift = np.array([moved.x, moved.y, moved.z], np.float64)
-    length = float(np.linalg.norm(quaternion))
-    if not np.isfinite(shift).all() or not np.isfinite(length) or length < 1e-6:
-        raise InputError(f"{name} is no transform: record it again or give --pose")
-    x, y, z, w = quaternion / length
+    shift, turn = transform.translation, transform.rotation
     T = np.eye(4)
-    T[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    T[:3, 3] = shift
+    T[:3, 3] = shift.x, shift.y, shift.z
+    try:
+        T[:3, :3] = quaternion_matrix(turn.x, turn.y, turn.z, turn.w)
+    except ConfigurationError as error:
+        raise InputError(f"{name}: {error}, or give --pose") from error
+    if not np.isfinite(T).all():
+        raise InputError(f"{name} holds a number that is not finite: record it again or give --pose")
     return T
