@@ -145,6 +145,12 @@ class Graph:
         self.context.try_shutdown()
 
 
+@pytest.fixture(scope="session")
+def ros() -> Any:
+    """rclpy, as `require_ros` gives it."""
+    return require_ros()
+
+
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     """A ROS graph of the test's own, with a node to publish and listen."""

@@ -41,7 +41,7 @@ MOST = 0.98
 FLAT = 2.0
 """Standard deviation of the brightness in a tile that shows nothing."""
 
-COVER_DARK = 40.0
+COVER_DARK = 24.0
 COVER_SHARE = 0.3
 DAYLIGHT = 60.0
 BLUR_RATIO = 0.175
@@ -124,7 +124,7 @@ def sharpness(rows: np.ndarray) -> float:
 def _is_covered(rows: np.ndarray) -> bool:
     """Whether a large part is dark and shows nothing, while the rest shows something.
 
-    In the upper half only by day: a night sky is dark and flat too.
+    In the upper half only while the lower half is bright: a night sky is dark and flat too.
     """
     if min(rows.shape) < 2 * max(TILES):
         return False

@@ -171,7 +171,7 @@ NODE = (
         "pose_source",
         "string",
         "auto",
-        "Where poses of cameras come from; auto: TF where tf2_ros is installed and it knows the frame, else <cam>.pose.",
+        "Source of camera poses; auto: TF where tf2_ros is installed and TF knows the frame, else <cam>.pose.",
         choices=("auto", "tf", "parameter"),
     ),
     Parameter("odometry_topic", "string", "", "nav_msgs/Odometry of the vehicle for grid.decay; empty: none."),

@@ -15,6 +15,7 @@ from mfuser_ros.node.parameters import CAMERA, NODE, PER_CAMERA, RESERVED_NAMES,
 Schema = dict[str, Any]  # JSON
 
 CAMERA_NAME = rf"(?!(?:{'|'.join(RESERVED_NAMES)})\b)[A-Za-z]\w*"
+GROUP_NAME = rf"(?!(?:{'|'.join(row.name for row in NODE if '.' not in row.name)})$){CAMERA_NAME}"
 _TYPES = {"bool": "boolean", "double": "number", "int": "integer", "string": "string"}
 
 
@@ -28,7 +29,7 @@ def json_schema() -> Schema:
             "qos_overrides": {"type": "object", "description": "QoS by topic, as rclpy declares it."},
         },
         "patternProperties": {
-            rf"^{CAMERA_NAME}$": _group(PER_CAMERA, f"{CAMERA}."),
+            rf"^{GROUP_NAME}$": _group(PER_CAMERA, f"{CAMERA}."),
             **{
                 rf"^{CAMERA_NAME}\.{re.escape(row.name.removeprefix(f'{CAMERA}.'))}$": _value(row) for row in PER_CAMERA
             },

@@ -64,7 +64,7 @@ class Watchdog:
                 return Report(Level.OK, "waiting for the first inference", _values("n/a", "n/a", None, True, True))
             slowest_ms = max(times)
             in_time = slowest_ms <= limits.max_allowed_processing_time_ms
-            since_ns = self._in_time_ns if self._last_ms is not None else self._begun_ns or now_ns
+            since_ns = self._in_time_ns if self._last_ms is not None or self._begun_ns is None else self._begun_ns
             delay_ms = 0.0 if in_time else (now_ns - since_ns) / 1e6
             not_for_long = delay_ms <= limits.max_acceptable_consecutive_delay_ms
             values = _values(f"{slowest_ms:.1f}", f"{delay_ms:.1f}", self._stages, in_time, not_for_long)

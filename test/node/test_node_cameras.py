@@ -71,8 +71,9 @@ def test_slow_network_takes_the_newest_of_each_camera_and_none_twice_before_anot
         assert numbers == sorted(set(numbers))
         bench.wait(lambda masks=masks, numbers=numbers: int(masks[-1].header.frame_id) == numbers[-1], "the last mask")
         arrived = sum(camera in pictures for kind, pictures in log if kind == "arrived")
+        left_out = str(arrived - len(numbers))
         bench.wait(
-            lambda camera=camera, left_out=arrived - len(numbers): bench.values(camera)["replaced"] == str(left_out),
+            lambda camera=camera, left_out=left_out: bench.values(camera)["replaced"] == left_out,
             "the pictures that were left out are not counted",
         )
 
