@@ -1,4 +1,4 @@
-"""Fills the tables of README.md and docs/drivable.md from the code and from measured files: `make docs`.
+"""Fills the tables of README.md and docs/drivable.md and writes the SROS 2 policy: `make docs`.
 
 A table stands between <!-- NAME --> and <!-- /NAME -->. Figures come from docs/benchmarks/*.json, which
 `mfuser bench --json` and `mfuser evaluate --out` (summary.json) write, and from nowhere else.
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mfuser_ros.commands.app import app
-from mfuser_ros.node import launching, parameters
+from mfuser_ros.node import interface, launching, parameters, policy
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DRIVABLE = ROOT / "docs" / "drivable.md"
+POLICY = ROOT / "config" / "security" / "policy.xml"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 
 Json = dict[str, Any]
@@ -87,8 +88,9 @@ def witness(rows: list[Json]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['name']} | {row['scenes']} | {row['iou_mean']:.3f} | {row['iou_lowest']:.3f} | {row['wrong_free_mean']:.1f} "
-        f"| {row['wrong_free_most']} | {row['feet_mean']:.3f} | {row['feet_lowest']:.3f} |"
+        f"| {row['name']} | {row['scenes']} | {row['iou_mean']:.3f} | {row['iou_lowest']:.3f} "
+        f"| {row['wrong_free_mean']:.1f} | {row['wrong_free_most']} "
+        f"| {row['feet_mean']:.3f} | {row['feet_lowest']:.3f} |"
         for row in rows
     ]
     return "\n".join(lines)
@@ -97,7 +99,8 @@ def witness(rows: list[Json]) -> str:
 def poses(rows: list[Json]) -> str:
     """Errors of pitch and height from rendered roads."""
     lines = [
-        "| road | poses told | pitch error (degrees), median | 95 % | largest | height error (%), median | 95 % | largest |",
+        "| road | poses told | pitch error (degrees), median | 95 % | largest | height error (%), median | 95 % "
+        "| largest |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -131,6 +134,8 @@ def tables() -> dict[str, str]:
         "picture": picture(),
         "commands": commands(),
         "launch": launch_arguments(),
+        "subscribes": interface.markdown_table(interface.SUBSCRIBED, "subscribes").rstrip("\n"),
+        "publishes": interface.markdown_table(interface.PUBLISHED, "publishes").rstrip("\n"),
         "parameters": parameters.markdown_table().rstrip("\n"),
         "speed": speed([(name, content) for name, content in files if "rows" in content]),
         "accuracy": accuracy([(name, content) for name, content in files if "miou" in content]),
@@ -150,3 +155,5 @@ def _percent(value: float | None) -> str:
 if __name__ == "__main__":
     for document, content in ((README, tables()), (DRIVABLE, drivable_tables())):
         document.write_text(filled(document.read_text(encoding="utf-8"), content), encoding="utf-8")
+    settings = policy.read_settings(ROOT / "config" / "segment.param.yaml")
+    POLICY.write_text(policy.policy_xml(settings, namespace="/perception"), encoding="utf-8")
