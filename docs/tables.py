@@ -96,6 +96,15 @@ def witness(rows: list[Json]) -> str:
     return "\n".join(lines)
 
 
+def update_cost(rows: list[Json]) -> str:
+    """CPU time of an update."""
+    lines = ["| one 1280x720 mask, known pose, one core | median (ms) | 95 % |", "|---|---|---|"]
+    for row in rows:
+        decay = f"decay {row['decay_s']:g} s" if row["decay_s"] else "no decay"
+        lines.append(f"| {decay} | {row['cpu_ms']['p50']:.1f} | {row['cpu_ms']['p95']:.1f} |")
+    return "\n".join(lines)
+
+
 def poses(rows: list[Json]) -> str:
     """Errors of pitch and height from rendered roads."""
     lines = [
@@ -145,7 +154,11 @@ def tables() -> dict[str, str]:
 def drivable_tables() -> dict[str, str]:
     """Every table of docs/drivable.md by its mark."""
     found = {name: json.loads((BENCHMARKS / f"{name}.json").read_text("utf-8")) for name in ("drivable", "calibrate")}
-    return {"witness": witness(found["drivable"]["witness"]), "pose": poses(found["calibrate"]["poses"])}
+    return {
+        "witness": witness(found["drivable"]["witness"]),
+        "update": update_cost(found["drivable"]["update"]),
+        "pose": poses(found["calibrate"]["poses"]),
+    }
 
 
 def _percent(value: float | None) -> str:

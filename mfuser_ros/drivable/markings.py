@@ -15,6 +15,7 @@ _CONTRAST = 18  # grey levels above the road beside it
 _WIDEST_SLANT = 8.0  # columns a row: a line three lanes away
 _SHORTEST_ROWS = 6
 _STRAY_PIXELS = 2.5
+_FRAYED_PIXELS = 7
 _KERB_PIXELS = 5  # a bright kerbstone lies so close to the road's edge in a mask
 
 
@@ -70,9 +71,11 @@ def find_edges(road: np.ndarray, beside: np.ndarray, camera: CameraModel) -> lis
         beside: (H, W) bool, where there is what a road ends at: sidewalk, terrain, walls.
         camera: the lens.
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(road.view(np.uint8), connectivity=4)
+    smooth = cv2.medianBlur(road.view(np.uint8), _FRAYED_PIXELS)  # a network's edges are frayed
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
     if count < 2:
         return []
+    beside = cv2.medianBlur(beside.view(np.uint8), _FRAYED_PIXELS) > 0
     largest = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     rows = np.flatnonzero(largest.any(axis=1))
     width = road.shape[1]
