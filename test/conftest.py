@@ -157,3 +157,11 @@ def graph() -> Iterator[Graph]:
     made = Graph(require_ros())
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_graph() -> Iterator[Graph]:
+    """A ROS graph for all tests of a module."""
+    made = Graph(require_ros())
+    yield made
+    made.close()

@@ -99,10 +99,10 @@ def trouble_of(rows: np.ndarray, *, unchanged: bool) -> Trouble | None:
     dark, bright = np.count_nonzero(rows < DARK) / rows.size, np.count_nonzero(rows > BRIGHT) / rows.size
     if dark > MOST:
         return "black"
-    if unchanged:
-        return "frozen"
     if bright > MOST / 2:
         return "overexposed"
+    if unchanged:
+        return "frozen"
     if _is_covered(rows):
         return "covered"
     return "blurred" if sharpness(rows) < BLUR_RATIO else None

@@ -88,7 +88,6 @@ class Pipeline:
         now_ns = time.monotonic_ns()
         self._last_active_ns, self._last_start_ns = now_ns, None
         self._drivable.reset()
-        self._watchdog.reset()
         self._worker = Worker(list(self._cameras), self._process, lambda: self._network.batch_limit)
         self._worker.start()
         self._poses.start()
@@ -110,6 +109,7 @@ class Pipeline:
         if worker is None:
             return True
         ended = worker.stop(timeout)
+        self._watchdog.reset()
         self._poses.stop()
         for camera in self._cameras.values():
             camera.health.watch(None)

@@ -90,11 +90,10 @@ class Poses:
         """
         frame = frame.removeprefix("/")
         if self._buffer is not None and (self._only_tf or camera.pose is None or self._knows(frame)):
-            found = self._lookup(frame, stamp_ns, timeout_s)
-            if isinstance(found, Fault):
-                return found
             try:
-                check_pose(found, ground_z=ground_z, name=f"TF of {frame}")
+                found = self._lookup(frame, stamp_ns, timeout_s)
+                if not isinstance(found, Fault):
+                    check_pose(found, ground_z=ground_z, name=f"TF of {frame}")
             except ConfigurationError as error:
                 return Fault(Level.ERROR, "pose", str(error))
             return found

@@ -15,7 +15,8 @@ from mfuser_ros.node.parameters import CAMERA, NODE, PER_CAMERA, RESERVED_NAMES,
 Schema = dict[str, Any]  # JSON
 
 CAMERA_NAME = rf"(?!(?:{'|'.join(RESERVED_NAMES)})\b)[A-Za-z]\w*"
-GROUP_NAME = rf"(?!(?:{'|'.join(row.name for row in NODE if '.' not in row.name)})$){CAMERA_NAME}"
+_SINGLE = ("use_sim_time", *(row.name for row in NODE if "." not in row.name))
+GROUP_NAME = rf"(?!(?:{'|'.join(_SINGLE)})$){CAMERA_NAME}"
 _TYPES = {"bool": "boolean", "double": "number", "int": "integer", "string": "string"}
 
 

@@ -48,7 +48,8 @@ class Watchdog:
     def end(self, now_ns: int, limits: TimeLimits, stages: Timing | None) -> None:
         """All of the batch is published."""
         with self._lock:
-            assert self._begun_ns is not None
+            if self._begun_ns is None:  # the node was deactivated meanwhile, and did not wait
+                return
             first = self._last_ms is None
             self._last_ms = (now_ns - self._begun_ns) / 1e6
             if first or self._last_ms <= limits.max_allowed_processing_time_ms:

@@ -239,6 +239,14 @@ def bench(graph) -> Iterator[Callable[..., Bench]]:
     return make
 
 
+@pytest.fixture(scope="module")
+def shared(shared_graph) -> Bench:
+    """A node for all tests of a module, active, without a grid."""
+    made = Bench(shared_graph, PATIENT | {"grid.enabled": False}, {})
+    made.wait_until_active()
+    return made
+
+
 def road_scene(height: int = 240, width: int = 320) -> np.ndarray:
     """RGB for the stand-in: sky above the horizon, sure road below, a car ahead on the left."""
     scene = np.zeros((height, width, 3), np.uint8)  # red is the class
