@@ -23,7 +23,9 @@ _SOURCES = {
     ),
     "transport": ("late", "loss", "qos", "qos_camera_info"),
     "clock": ("stamp",),
-    "calibration": ("calibration", "frame_id", "no_camera_info", "no_pose", "odometry", "pose", "size_mismatch", "tf"),
+    "calibration": (
+        "calibration", "frame_id", "no_camera_info", "no_pose", "odometry", "pose", "pose_drift", "size_mismatch", "tf",
+    ),
     "device": ("drivable_area", "inference", "processing"),
 }  # fmt: skip
 _SOURCE_OF = {kind: source for source, kinds in _SOURCES.items() for kind in kinds}
