@@ -18,6 +18,7 @@ STEEPEST_RAD = np.radians(20.0)
 
 _MAX_CELLS = 16_000_000
 _SHIFT_CELLS = 64  # the window moves in strides, so that most updates copy nothing
+_FARTHEST_M = 1e8  # from the odometry's origin; a float64 still tells a tenth of a micrometre there
 _NEVER = -np.inf
 _BRIDGE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
 # cells; turned by 45 degrees a square is 1.4 cells across, so remembered ground may shrink by 2.8 from the near edge of
@@ -201,6 +202,7 @@ def _checked(stamp_s: float, T_odom_vehicle: np.ndarray) -> np.ndarray:
         and np.isfinite(pose).all()
         and np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-3)
         and np.allclose(pose[3], [0, 0, 0, 1], atol=1e-9)
+        and np.abs(pose[:3, 3]).max() <= _FARTHEST_M
     ):
         raise InputError("T_odom_vehicle is no rigid 4x4 transform in metres: give the pose that odometry publishes")
     if not np.isfinite(stamp_s):

@@ -136,6 +136,22 @@ def pose_matrix(pose: Sequence[float]) -> np.ndarray:
     return T
 
 
+def pose_parameter(T_vehicle_camera: np.ndarray) -> list[float]:
+    """A pose as the node's parameter `<cam>.pose`: the inverse of `pose_matrix`.
+
+    Args:
+        T_vehicle_camera: (4, 4) rigid transform, camera optical frame to vehicle frame, metres.
+
+    Returns:
+        x, y, z in metres and roll, pitch, yaw in radians about fixed axes: R = Rz(yaw) Ry(pitch) Rx(roll).
+    """
+    R = T_vehicle_camera[:3, :3]
+    pitch = math.atan2(-R[2, 0], math.hypot(R[0, 0], R[1, 0]))
+    roll = math.atan2(R[2, 1], R[2, 2])
+    yaw = math.atan2(R[1, 0], R[0, 0])
+    return [float(value) for value in (*T_vehicle_camera[:3, 3], roll, pitch, yaw)]
+
+
 def quaternion_matrix(x: float, y: float, z: float, w: float) -> np.ndarray:
     """(3, 3) rotation of a quaternion, which need not have the length 1.
 

@@ -313,7 +313,7 @@ def test_time_is_asked_for_with_a_decay(area):
         area.update([])
 
 
-@pytest.mark.parametrize("pose", [np.eye(3), 2 * np.eye(4), np.full((4, 4), np.nan)])
+@pytest.mark.parametrize("pose", [np.eye(3), 2 * np.eye(4), np.full((4, 4), np.nan), at(1e12)])
 def test_odometry_that_is_no_pose_is_refused(area, pose):
     with pytest.raises(InputError, match="T_odom_vehicle"):
         area.update([], stamp_s=0.0, T_odom_vehicle=pose)
