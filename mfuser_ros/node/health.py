@@ -23,7 +23,9 @@ _SOURCES = {
     ),
     "transport": ("late", "loss", "qos", "qos_camera_info"),
     "clock": ("stamp",),
-    "calibration": ("calibration", "frame_id", "no_camera_info", "no_pose", "odometry", "pose", "size_mismatch", "tf"),
+    "calibration": (
+        "calibration", "frame_id", "no_camera_info", "no_pose", "odometry", "pose", "pose_drift", "size_mismatch", "tf",
+    ),
     "device": ("drivable_area", "inference", "processing"),
 }  # fmt: skip
 _SOURCE_OF = {kind: source for source, kinds in _SOURCES.items() for kind in kinds}
@@ -49,8 +51,8 @@ class Fault(NamedTuple):
 
     @property
     def source(self) -> str:
-        """What is to blame: camera, transport, clock, calibration or device."""
-        return _SOURCE_OF[self.kind]
+        """What is to blame: camera, transport, clock, calibration or device; node for what the table lacks."""
+        return _SOURCE_OF.get(self.kind, "node")
 
 
 class Limits(NamedTuple):
