@@ -51,8 +51,8 @@ class Fault(NamedTuple):
 
     @property
     def source(self) -> str:
-        """What is to blame: camera, transport, clock, calibration or device."""
-        return _SOURCE_OF[self.kind]
+        """What is to blame: camera, transport, clock, calibration or device; node for what the table lacks."""
+        return _SOURCE_OF.get(self.kind, "node")
 
 
 class Limits(NamedTuple):

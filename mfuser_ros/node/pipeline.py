@@ -81,6 +81,7 @@ class Pipeline:
         self._worker: Worker | None = None
         self._last_active_ns = 0
         self._last_start_ns: int | None = None
+        self._memory: dict[str, str] = {}
         self._publish_meaning()
 
     def activate(self, inputs: Topics) -> None:
@@ -145,9 +146,11 @@ class Pipeline:
         limits = Limits(
             settings.diagnostics_warn_latency, settings.diagnostics_error_latency, settings.diagnostics_stale_after
         )
+        if regular or not self._memory:
+            self._memory = device.memory(self._segmenter.device)
         if regular:
             self._look_for_rivals()
-        shared = {"batch_limit": str(self._network.batch_limit), **device.memory(self._segmenter.device)}
+        shared = {"batch_limit": str(self._network.batch_limit), **self._memory}
         reports = {}
         for name, camera in self._cameras.items():
             report = camera.health.report(now_ns, limits, regular=regular, clock_ns=clock_ns)

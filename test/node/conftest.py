@@ -57,11 +57,13 @@ class Bench:
         self.image_publishers, self.info_publishers = {}, {}
         for name in names:
             compressed = parameters.get(f"{name}.transport") == "compressed"
-            base = "/" + parameters.get(f"{name}.image_topic", f"{name}/image_raw").removeprefix("/")
+            given = parameters.get(f"{name}.image_topic", "").removeprefix("/")
+            base = f"/{given}" if given and " " not in given else f"/{name}/image_raw"
             self.image_publishers[name] = graph.publisher(
                 CompressedImage if compressed else Image, base + ("/compressed" if compressed else "")
             )
             self.info_publishers[name] = graph.publisher(CameraInfo, f"{base.rpartition('/')[0]}/camera_info")
+        self._clients: dict[str, Any] = {}
         self._stamp_ns = 0
 
     def wait_until_active(self) -> None:
@@ -217,11 +219,12 @@ class Bench:
         return str(self._call(GetState, "/mfuser/get_state", GetState.Request()).current_state.label)
 
     def _call(self, service: Any, name: str, request: Any) -> Any:
-        client = self.graph.node.create_client(service, name)
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.graph.node.create_client(service, name)
         self.graph.wait(client.service_is_ready, f"no service {name}")
         future = client.call_async(request)
         self.graph.wait(future.done, f"no answer from {name}")
-        self.graph.node.destroy_client(client)
         return future.result()
 
 
