@@ -71,3 +71,19 @@ def test_random_scene_is_told_as_well(seed):
     assert verdict.wrong_free == 0
     assert verdict.feet_share >= 0.9
     assert verdict.wrong_occupied <= 8
+
+
+def test_ground_along_a_flank_seen_edge_on_was_not_free_without_it(monkeypatch):
+    scene, camera = random_scene(62)
+    mask = scene.render(camera.rays, camera.pose)
+    view = View(mask, np.full_like(mask, 255), camera.camera, camera.pose)
+    area = DrivableArea(GridSpec(), vocabulary.load(VOCABULARY_FILE))
+    told = area.update([view]).occupancy
+
+    monkeypatch.setattr("mfuser_ros.drivable.contacts._LONGEST_FLANK_M", 0.0)
+    without = area.update([view]).occupancy
+
+    marked = (told == 100) & (without != 100)
+    assert marked.sum() > 5
+    assert (without[marked] == -1).all()
+    np.testing.assert_array_equal(told == 0, without == 0)
