@@ -233,11 +233,8 @@ def _print_table(found: PoseEstimate, watch: RoadWatch, drift: Drift | None, sta
         f"{np.degrees(found.pitch_error_rad):.2f}",
     )
     height = "-" if stated is None else f"{stated[2, 3]:.2f}"
-    if found.height_m is None or found.height_spread_m is None:
-        table.add_row("height (m)", height, "-", "-", "-")
-    else:
-        error = found.height_spread_m / np.sqrt(found.frames)
-        table.add_row("height (m)", height, f"{found.height_m:.2f}", f"{found.height_spread_m:.2f}", f"{error:.2f}")
+    told = (found.height_m, found.height_spread_m, found.height_error_m)
+    table.add_row("height (m)", height, *("-" if value is None else f"{value:.2f}" for value in told))
     console = Console(soft_wrap=True)
     console.print(table)
     if found.height_m is None:

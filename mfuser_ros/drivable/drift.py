@@ -22,6 +22,9 @@ from mfuser_ros.vocabulary import Vocabulary
 
 ROAD_ROLES = ("drivable",)
 BESIDE_ROLES = ("walkable", "ground", "static")
+METHOD_ERROR_RAD, METHOD_ERROR_SHARE = float(np.radians(0.05)), 0.005
+"""What is left with perfect pictures (docs/benchmarks/calibrate.json): frames of a vehicle that stands agree, and prove
+nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +41,15 @@ class PoseEstimate:
 
     @property
     def pitch_error_rad(self) -> float:
-        """Standard error of the pitch, as far as frames are independent."""
-        return self.pitch_spread_rad / float(np.sqrt(self.frames))
+        """Standard error of the pitch, as far as frames are independent; never less than the method's own."""
+        return max(self.pitch_spread_rad / float(np.sqrt(self.frames)), METHOD_ERROR_RAD)
+
+    @property
+    def height_error_m(self) -> float | None:
+        """Likewise of the height, the width taken as right."""
+        if self.height_m is None or self.height_spread_m is None:
+            return None
+        return max(self.height_spread_m / float(np.sqrt(self.frames)), METHOD_ERROR_SHARE * self.height_m)
 
 
 @dataclass(frozen=True)
@@ -132,22 +142,23 @@ class RoadWatch:
                 return self._estimate(evidence, fits)
         return None
 
-    def drift(self, *, pitch_bound_rad: float, height_bound_m: float) -> Drift | None:
-        """How far the pose in use is from the estimate; None where the road does not tell.
+    def drift(
+        self, *, pitch_bound_rad: float, height_bound_m: float, fewest_frames: int = FEWEST_FRAMES
+    ) -> Drift | None:
+        """How far the pose in use is from the estimate; None where fewer frames than that tell.
 
         A drift is beyond its bound only if it exceeds it by more than twice the standard error.
         """
         found = self.estimate()
-        if found is None:
+        if found is None or found.frames < fewest_frames:
             return None
         pitch = found.pitch_rad - self._pitch
         beyond = [abs(pitch) - 2 * found.pitch_error_rad > pitch_bound_rad]
         text = f"pitch {np.degrees(pitch):+.2f} degrees"
         height = None
-        if found.height_m is not None and found.height_spread_m is not None:
+        if found.height_m is not None and found.height_error_m is not None:
             height = found.height_m - float(self._pose[2, 3])
-            error = found.height_spread_m / float(np.sqrt(found.frames))
-            beyond.append(abs(height) - 2 * error > height_bound_m)
+            beyond.append(abs(height) - 2 * found.height_error_m > height_bound_m)
             text += f", height {height:+.2f} m"
         text += f" against the pose in use, from {found.evidence} in {found.frames} of {self.looks} frames"
         return Drift(pitch, height, any(beyond), text)

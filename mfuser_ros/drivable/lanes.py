@@ -205,9 +205,12 @@ def _parallel(lines: Sequence[np.ndarray], pitch: float) -> tuple[float, np.ndar
     A, b = np.concatenate(rows), np.concatenate(targets)
     weight = np.ones(len(b))
     for _ in range(4):  # Huber's weights: a stray stroke must not tilt the road
-        solution = np.linalg.lstsq(A * weight[:, None], b * weight, rcond=None)[0]
+        weighted = A * weight[:, None]
+        # Normal equations: five unknowns, well apart, a fifth of the time of a decomposition; the ridge is for a line
+        # of which no point is in use.
+        solution = np.linalg.solve(weighted.T @ A + 1e-12 * np.eye(A.shape[1]), weighted.T @ b)
         error = np.abs(A @ solution - b)
-        weight = np.sqrt(np.minimum(1.0, 0.001 / np.maximum(error, 1e-9)))
+        weight = np.minimum(1.0, 0.001 / np.maximum(error, 1e-9))
     return float(np.sqrt(np.mean(np.minimum(error, 0.01) ** 2))), solution[:-2], float(solution[-2])
 
 

@@ -310,6 +310,38 @@ NODE = (
         range=(0, 60_000),
         run_time=True,
     ),
+    Parameter(
+        "diagnostics.pose_check.period",
+        "double",
+        5.0,
+        "Time between two looks at the road that put a camera's pose to the test (s); 0: none.",
+        range=(0, 3600),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.pose_check.max_pitch_drift",
+        "double",
+        1.0,
+        "Drift of the pitch (degrees) above which the status of the camera is WARN.",
+        range=(0, 45),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.pose_check.max_height_drift",
+        "double",
+        0.1,
+        "Drift of the height (m) above which the status of the camera is WARN.",
+        range=(0, 10),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.pose_check.lane_width",
+        "double",
+        0.0,
+        "Distance between the lines of the own lane (m), which tells the height; 0: not known, pitch only.",
+        range=(0, 10),
+        run_time=True,
+    ),
 )
 """Rows that exist once."""
 

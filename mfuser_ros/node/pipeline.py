@@ -70,7 +70,7 @@ class Pipeline:
             for camera in settings.cameras
         }
         self._drivable = DrivableOutput(outputs, segmenter.vocabulary, settings)
-        self._answers = Answers(node, self._drivable, self._odometry)
+        self._answers = Answers(node, self._drivable, self._odometry, segmenter.vocabulary)
         self._timing = TimingTopics(outputs)
         self._watchdog = Watchdog()
         self._class_map = outputs.publisher(interface.CLASS_MAP)
@@ -89,6 +89,7 @@ class Pipeline:
         now_ns = time.monotonic_ns()
         self._last_active_ns, self._last_start_ns = now_ns, None
         self._drivable.reset()
+        self._answers.reset()
         self._worker = Worker(list(self._cameras), self._process, lambda: self._network.batch_limit)
         self._worker.start()
         self._poses.start()
@@ -137,6 +138,7 @@ class Pipeline:
         if self._odometry is not None:
             self._odometry.clear()
         self._drivable.reset()
+        self._answers.reset()
 
     def report(self, *, regular: bool) -> Mapping[str, Report]:
         """The state of every camera by its name, then that of the processing time."""

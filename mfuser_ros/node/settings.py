@@ -69,6 +69,10 @@ class Settings:
     diagnostics_camera_trouble_after: float
     diagnostics_max_allowed_processing_time_ms: float
     diagnostics_max_acceptable_consecutive_delay_ms: float
+    diagnostics_pose_check_period: float
+    diagnostics_pose_check_max_pitch_drift: float  # degrees
+    diagnostics_pose_check_max_height_drift: float
+    diagnostics_pose_check_lane_width: float  # 0: not known
 
 
 def camera_names(value: object) -> tuple[str, ...]:
