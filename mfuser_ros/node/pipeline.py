@@ -240,7 +240,8 @@ class Pipeline:
             self._watchdog.end(time.monotonic_ns(), _time_limits(settings), self._segmenter.timing)
             for work in works:  # last, because nobody waits for it
                 hold_s = settings.diagnostics_camera_trouble_after
-                work.camera.look_for_trouble(work.seen, time.monotonic_ns(), hold_s)
+                look = partial(work.camera.look_for_trouble, work.seen, time.monotonic_ns(), hold_s)
+                self._guarded(work.camera, look)
         self._last_active_ns = time.monotonic_ns()
 
     def _guarded(self, camera: Camera, step: Callable[[], Result]) -> Result | None:
