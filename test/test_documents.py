@@ -70,7 +70,8 @@ def test_missing_mark_is_an_error(tables):
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/drivable.md", "docs/recipes.md"]
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/drivable.md", "docs/node.md", "docs/recipes.md"],
 )
 def test_links_lead_to_files(document):
     path = ROOT / document

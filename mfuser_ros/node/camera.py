@@ -12,13 +12,14 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from mfuser_ros.drivable import CameraModel, View
-from mfuser_ros.errors import CalibrationError, ConfigurationError
+from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.node import interface, qos
 from mfuser_ros.node.calibration import Intrinsics, intrinsics
 from mfuser_ros.node.camera_output import CameraOutput, Size
 from mfuser_ros.node.camera_trouble import TEXTS, CameraWatch
 from mfuser_ros.node.health import CameraHealth, Fault, Level
 from mfuser_ros.node.images import ImageError, encoding_of
+from mfuser_ros.node.lines import one_line
 from mfuser_ros.node.poses import POSE_FAULTS, Poses
 from mfuser_ros.node.roi import Region
 from mfuser_ros.node.settings import CameraSettings, Settings
@@ -261,11 +262,11 @@ class Camera:
                 model = known.model
             else:
                 model = CameraModel(found.width, found.height, found.K, found.D, found.model)
-        except CalibrationError as error:
+        except Exception as error:  # numbers at the limit of what a float holds break the lens model elsewhere
             # an invalid one takes the place of a valid one: geometry that may have changed is not used on
             self._calibration = None
             self.health.clear_condition("no_camera_info")
-            self.tell_condition(Fault(Level.ERROR, "calibration", str(error)))
+            self.tell_condition(Fault(Level.ERROR, "calibration", one_line(error)))
             if known is not None:
                 self._on_lost()
             return

@@ -89,16 +89,19 @@ class Poses:
             (4, 4) transform that maps the optical frame to the grid's frame, metres; or why there is none.
         """
         frame = frame.removeprefix("/")
-        if self._buffer is not None and (self._only_tf or camera.pose is None or self._knows(frame)):
+        known = self._buffer is not None and self._knows(frame)
+        if known or self._only_tf:
             try:
-                found = self._lookup(frame, stamp_ns, timeout_s)
+                # what TF has never told is not waited for: it would hold up every picture
+                found = self._lookup(frame, stamp_ns, timeout_s if known else 0.0)
                 if not isinstance(found, Fault):
                     check_pose(found, ground_z=ground_z, name=f"TF of {frame}")
             except ConfigurationError as error:
                 return Fault(Level.ERROR, "pose", str(error))
             return found
         if camera.pose is None:
-            text = f"the pose of the camera is not known: set {camera.name}.pose, or grid.enabled to false"
+            also = "" if self._buffer is None else f", publish TF of {frame}"
+            text = f"the pose of the camera is not known: set {camera.name}.pose{also}, or grid.enabled to false"
             return Fault(Level.WARN, "no_pose", text)
         return pose_matrix(camera.pose)
 
