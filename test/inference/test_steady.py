@@ -1,4 +1,4 @@
-"""Flicker is held for one frame; what is dangerous is shown at once. Weights are random: what counts is made by hand."""
+"""Flicker is held for one frame, danger is shown at once. Weights are random: what counts is made by hand."""
 
 from __future__ import annotations
 
