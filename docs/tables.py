@@ -91,7 +91,7 @@ def filled(text: str, tables: dict[str, str]) -> str:
             pattern, lambda found, table=table: "\n".join(filter(None, [found[1], table, found[2]])), text, flags=re.S
         )
         if count != 1:
-            raise ValueError(f"{README.name}: <!-- {name} --> ... <!-- /{name} --> stands there {count} times")
+            raise ValueError(f"<!-- {name} --> ... <!-- /{name} --> stands there {count} times")
     return text
 
 
