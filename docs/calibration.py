@@ -17,9 +17,12 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 from matplotlib.axes import Axes
 from tables import filled
 
+import mfuser_ros
 from mfuser_ros.checkpoints.store import load_model, locate
 from mfuser_ros.commands.progress import track
 from mfuser_ros.datasets.config import DatasetConfig, load_config
@@ -27,8 +30,7 @@ from mfuser_ros.datasets.packed import PackedDataset, Sample, open_split
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.calibration import LOST, PIXELS, Fit, Pixels, draw, fit_sets, write_fit
 from mfuser_ros.evaluation.calibration_curves import judge
-from mfuser_ros.evaluation.dataset import network_probabilities
-from mfuser_ros.inference.loading import choose_device
+from mfuser_ros.evaluation.dataset import Probabilities
 from mfuser_ros.training.config import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,15 +82,14 @@ def open_part(name: str, data: Path, every: int) -> Part:
 
 def measure(model: str, data: Path, recipe: Path, *, device: str, every: int, keep: bool) -> Json:
     """Fit on the recipe's sources, write it into the model's YAML (unless `keep`), judge sources and targets."""
-    path, target = locate(model), choose_device(device)
-    network, description = load_model(path)
-    network = network.to(target)
+    path = locate(model)
+    _, description = load_model(path)
     sources = source_names(recipe)
     drawn: dict[str, Pixels] = {}
     for name in [*sources, *TARGETS]:
         part = open_part(name, data, every)
         samples = track(part.samples(), total=len(part.chosen), what=f"pictures of {name}", quiet=False)
-        drawn[name] = draw(samples, part.config, network_probabilities(network, target, part.config.size))
+        drawn[name] = draw(samples, part.config, untempered(path, device, part.config.size))
     if keep:
         temperature, threshold = description.temperature, description.threshold
     else:
@@ -113,6 +114,17 @@ def measure(model: str, data: Path, recipe: Path, *, device: str, every: int, ke
     }
 
 
+def untempered(model: Path, device: str, size: tuple[int, int]) -> Probabilities:
+    """The probabilities of a model at a temperature of 1, for pictures stretched to `size`."""
+    segmenter = mfuser_ros.load(model, device=device, threshold=0, precision="float32", input_size=size)
+    segmenter.temperature = 1.0
+
+    def run(pictures: list[np.ndarray], label_size: tuple[int, int]) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(segmenter.probabilities(picture, label_size)) for picture in pictures])
+
+    return run
+
+
 def reliability_picture(content: Json, file: Path) -> None:
     """Accuracy against probability, one panel a set, with the share of the pixels below."""
     sets = content["sets"]
@@ -129,7 +141,6 @@ def reliability_picture(content: Json, file: Path) -> None:
         upper.plot(*zip(*points, strict=True), marker="o", markersize=4, color="#1f5fa8")
         upper.axvline(content["threshold"], color="#c0392b", linewidth=1)
         upper.set_title(f"{entry['set']} ({entry['role']})\nECE {100 * entry['ece']:.2f} %", fontsize=9)
-        upper.set_aspect("equal")
         _frame(upper)
         lower.bar(edges, bins["share"], width=1 / len(edges), align="edge", color="#9bb8d8", edgecolor="white")
         lower.set_yscale("log")
@@ -145,14 +156,17 @@ def road_picture(content: Json, file: Path) -> None:
     """Precision of the road against its recall, the upper right corner."""
     figure, axes = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
     for entry in content["sets"]:
-        curve, at = entry["precision_recall"], entry["road"]["without_threshold"]
+        curve = entry["precision_recall"]
         (line,) = axes.plot(
             curve["recall"], curve["precision"], label=f"{entry['set']} ({entry['role']})",
             linestyle="-" if entry["role"] == "target" else "--",
         )  # fmt: skip
-        known = entry["road"]["with_threshold"]
-        axes.plot(at["recall"], at["precision"], "o", color=line.get_color(), markersize=6, markerfacecolor="none")
-        axes.plot(known["recall"], known["precision"], "o", color=line.get_color(), markersize=6)
+        for key, fill in (("without_threshold", "none"), ("with_threshold", line.get_color())):
+            hits = entry["road"][key]
+            if hits["precision"] is not None:
+                axes.plot(
+                    hits["recall"], hits["precision"], "o", color=line.get_color(), markersize=6, markerfacecolor=fill
+                )
     for recall in (0.90, 0.95):
         axes.axvline(recall, color="0.8", linewidth=1, zorder=0)
     _frame(axes)

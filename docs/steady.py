@@ -130,8 +130,8 @@ def _scores(confusion: Confusion, config: DatasetConfig) -> Json:
     road = next(label.id for label in config.labels if 0 in label.members)
     return {
         "miou": scores.miou,
-        "road_precision": float(scores.precision[road]),
-        "road_recall": float(scores.recall[road]),
+        "road_precision": None if np.isnan(scores.precision[road]) else float(scores.precision[road]),
+        "road_recall": None if np.isnan(scores.recall[road]) else float(scores.recall[road]),
     }
 
 
@@ -139,17 +139,19 @@ def tables(content: Json) -> dict[str, str]:
     """Every generated part of the page by its mark."""
     drives = content["drives"]
     flips = [
-        "| drive | frames | single: flips / s | steady | less by | of them drivable or not: single | steady "
-        "| flips beyond a border: single | steady | unknown: single | steady |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| drive | frames | flips | less by | drivable or not | jumps | unknown, % of the pixels |",
+        "|---|---|---|---|---|---|---|",
     ]
     for entry in drives:
         single, steady = entry["single"], entry["steady"]
-        less = 1 - steady["flips_per_s"] / single["flips_per_s"]
-        pairs = " | ".join(f"{single[key]:.3f} | {steady[key]:.3f}" for key in ("drivable_flips_per_s", "jumps_per_s"))
+        rates = [
+            f"{_rate(single[key])} -> **{_rate(steady[key])}**"
+            for key in ("flips_per_s", "drivable_flips_per_s", "jumps_per_s")
+        ]
+        less = _less(single["flips_per_s"], steady["flips_per_s"])
         flips.append(
-            f"| {entry['input']} | {entry['frames']} | {single['flips_per_s']:.3f} | **{steady['flips_per_s']:.3f}** | "
-            f"{100 * less:.0f} % | {pairs} | {100 * single['unknown']:.1f} % | {100 * steady['unknown']:.1f} % |"
+            f"| {entry['input']} | {entry['frames']} | {rates[0]} | {less} | {rates[1]} | {rates[2]} | "
+            f"{100 * single['unknown']:.1f} -> {100 * steady['unknown']:.1f} |"
         )
     scores = [
         "| stretch | frames | | mIoU | road precision | road recall | flips / s |",
@@ -158,9 +160,9 @@ def tables(content: Json) -> dict[str, str]:
     for entry in (entry for entry in drives if "labels" in entry):
         for key in ("single", "steady"):
             row = entry[key]
-            figures = " | ".join(f"{100 * row[name]:.2f}" for name in ("miou", "road_precision", "road_recall"))
-            scores.append(f"| {entry['input']} | {entry['frames']} | {key} | {figures} | {row['flips_per_s']:.3f} |")
-        of_labels = f"{entry['labels']['flips_per_s']:.3f}"
+            figures = " | ".join(_percent(row[name]) for name in ("miou", "road_precision", "road_recall"))
+            scores.append(f"| {entry['input']} | {entry['frames']} | {key} | {figures} | {_rate(row['flips_per_s'])} |")
+        of_labels = _rate(entry["labels"]["flips_per_s"])
         scores.append(f"| {entry['input']} | {entry['frames']} | the labels themselves | | | | {of_labels} |")
     cost = ["| size | CPU ms p50 | p95 |", "|---|---|---|"]
     cost += [
@@ -172,6 +174,18 @@ def tables(content: Json) -> dict[str, str]:
         f"{content['device']}."
     )
     return {"facts": facts, "flips": "\n".join(flips), "scores": "\n".join(scores), "cost": "\n".join(cost)}
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _less(before: float | None, after: float | None) -> str:
+    return "-" if not before or after is None else f"{100 * (1 - after / before):.0f} %"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def measure_all(segmenter: Segmenter, replay: Path, data: Path | None, frames: int) -> Json:
