@@ -65,9 +65,13 @@ class Step:
     def __call__(self) -> None:
         """Run one step."""
         if self._graph is None:
-            self._run()
+            self.record()
         else:
             self._graph.replay()
+        self.count()
+
+    def count(self) -> None:
+        """Note that a step was run, here or in a graph that holds it."""
         self._steps += 1
 
     def capture(self, warm_up: int = 4) -> None:
@@ -86,7 +90,7 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._run()
+                self.record()
         except RuntimeError as error:
             raise DeviceError(f"the step cannot be recorded ({' '.join(str(error).split())}): use --eager") from error
         self._graph = graph
@@ -98,7 +102,8 @@ class Step:
         self._steps = 0
         return dict(zip(COLUMNS, means, strict=True))
 
-    def _run(self) -> None:
+    def record(self) -> None:
+        """The work of one step, to be run or to be recorded in a graph; `count` is told of each run."""
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             picture, targets = draw_batch(self._sources, self._geometry)
