@@ -183,6 +183,7 @@ def extract_feats(golden: Golden) -> Computed:
     with recorded(modules) as seen:
         encoded = network.encode(_picture(golden["in.img"]))
     computed = {f"out.feat.{level}": feature for level, feature in enumerate(encoded.pyramid)}
+    assert encoded.picture is not None  # published networks know text
     computed |= _joint(encoded.picture, encoded.grid)
     computed |= {f"mid.tap.{level}": seen["neck"].inputs[0][tap] for level, tap in enumerate(network.neck.taps)}
     computed["mid.dino_tokens0"] = seen["dino_block.0"].inputs[0]
@@ -202,6 +203,8 @@ def whole_model(golden: Golden) -> Computed:
     image = golden["in.img"]
     with recorded({str(index): layer for index, layer in enumerate(network.mask_decoder.layers)}) as seen:
         output = network(_picture(image))
+    assert output.score_map is not None  # published networks know text
+    assert output.encoded.picture is not None
     scores = assemble(output.predictions[-1])
     computed = {
         "out.logits": F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False),

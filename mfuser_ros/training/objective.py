@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from mfuser_ros.network.model import Output, Prediction, assemble
 from mfuser_ros.training.config import LossConfig
 from mfuser_ros.training.losses import alignment_loss, class_loss, marginal_loss, mask_loss
-from mfuser_ros.training.targets import Targets, class_targets, draw_points
+from mfuser_ros.training.matching import match, matched_labels
+from mfuser_ros.training.regularisers import Drift
+from mfuser_ros.training.targets import Targets, class_targets, draw_points, fixed_labels
 
 STRIDE = 4  # of the masks
 
@@ -25,25 +27,41 @@ class Terms(NamedTuple):
     mask: Tensor
     dice: Tensor
     alignment: Tensor
+    language: Tensor
+    vision: Tensor
 
 
-def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
+def objective(
+    output: Output, targets: Targets, config: LossConfig, *, matched: bool = False, drift: Drift | None = None
+) -> Terms:
     """Losses of a batch in float32, whatever the network ran in.
 
     The weighted losses of all predictions are averaged: the last counts 1, each one before `config.auxiliary`.
     The last prediction is compared at full size, as it is used; the others and the alignment at the masks' size.
+
+    Args:
+        output: of the network.
+        targets: what the pictures show.
+        config: weights.
+        matched: queries are matched with the classes; else query k stands for class k (spec 6.1).
+        drift: what tqdm's regularisers weigh; None: they are 0.
     """
     with torch.autocast(targets.label.device.type, enabled=False):
         predictions = output.predictions
         class_logits = torch.stack([prediction.class_logits.float() for prediction in predictions])
         mask_logits = torch.stack([prediction.mask_logits.float() for prediction in predictions])
-        L, B, K, h, w = mask_logits.shape
         classes = class_targets(targets)
-        with torch.no_grad():
-            points = draw_points(mask_logits.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
         labelled = targets.valid if config.unlabelled == "skip" else None
-        masks = mask_loss(mask_logits, classes, points, labelled)
-        class_terms = class_loss(class_logits, classes)
+        labels, of_classes = fixed_labels(classes), mask_logits  # (L, B, K, h, w)
+        if matched:
+            queries = match(class_logits, mask_logits, classes, config, labelled)
+            labels = matched_labels(classes, queries, mask_logits.shape[2])
+            of_classes = mask_logits.gather(2, queries[..., None, None].expand(*queries.shape, *mask_logits.shape[3:]))
+        L, B, K, h, w = of_classes.shape
+        with torch.no_grad():
+            points = draw_points(of_classes.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
+        masks = mask_loss(of_classes, classes, points, labelled)
+        class_terms = class_loss(class_logits, labels)
         scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
         coarse = targets.strided(STRIDE)
         probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
@@ -56,7 +74,12 @@ def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
             + config.mask * masks.bce
             + config.dice * masks.dice
         )  # (L,)
-        alignment = alignment_loss(output.score_logits, coarse)
+        nothing = marginal.new_zeros(())
+        alignment = nothing if output.score_logits is None else alignment_loss(output.score_logits, coarse)
+        language, vision = drift or (nothing, nothing)
         earlier = config.auxiliary * per_prediction[:-1].sum()
-        total = (per_prediction[-1] + earlier) / (1 + config.auxiliary * (L - 1)) + config.alignment * alignment
-        return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment)
+        total = (per_prediction[-1] + earlier) / (1 + config.auxiliary * (L - 1))
+        total = total + config.alignment * alignment + config.language * language + config.vision * vision
+        return Terms(
+            total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment, language, vision
+        )
