@@ -36,7 +36,7 @@ def match(
     points = torch.rand(B, config.points, 2, device=class_logits.device)
     cost = pair_costs(class_logits, mask_logits, classes, config, points, labelled)
     positive = classes.positive.expand(len(cost), -1, -1)
-    return assign(cost.flatten(0, 1), positive.flatten(0, 1)).unflatten(0, cost.shape[:2])
+    return assign(cost.flatten(0, 1), positive.flatten(0, 1)).reshape(positive.shape)
 
 
 def pair_costs(

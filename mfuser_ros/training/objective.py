@@ -80,6 +80,4 @@ def objective(
         earlier = config.auxiliary * per_prediction[:-1].sum()
         total = (per_prediction[-1] + earlier) / (1 + config.auxiliary * (L - 1))
         total = total + config.alignment * alignment + config.language * language + config.vision * vision
-        return Terms(
-            total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment, language, vision
-        )
+        return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment, language, vision)

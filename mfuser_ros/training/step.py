@@ -18,7 +18,8 @@ from mfuser_ros.training.photometry import Photometry
 from mfuser_ros.training.regularisers import Anchor
 from mfuser_ros.training.sources import Source, draw_batch
 
-_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed", "tokens")  # matrices without decay
+# matrices without decay
+_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed", "tokens")
 COLUMNS = (*Terms._fields, "gradient_norm", "skipped")
 
 

@@ -1,4 +1,4 @@
-"""Rivals and rows of the comparison, as docs/alternatives.md states them, through `mfuser train` and `mfuser evaluate`."""
+"""Rivals and rows of the comparison as docs/alternatives.md has them, through `mfuser train` and `mfuser evaluate`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def app() -> typer.Typer:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_row_trains_and_is_evaluated(
-    row: str, app: typer.Typer, recipe: TrainConfig, data: Path, towers: Path, tmp_path: Path  # noqa: F811
-) -> None:
+def test_row_trains_and_is_evaluated(row, app, recipe, data, towers, tmp_path):  # noqa: F811
     changes, besides = ROWS[row]
     content = _merged(recipe.model_dump(mode="json"), {**besides})
     content["changes"] = changes
