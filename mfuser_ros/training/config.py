@@ -71,6 +71,7 @@ class LossConfig(_Config):
     points: PositiveInt  # of each mask
     frequency_power: float = Field(ge=-1, le=0)  # pixels of the marginal weigh frequency ** this
     unlabelled: Literal["skip", "background"]  # in the mask losses; background is the published way (Q39)
+    stride: PositiveInt = 4  # between the labels that earlier marginals and the alignment see; 1 is the published way
 
 
 class ValidationConfig(_Config):

@@ -15,8 +15,6 @@ from mfuser_ros.training.matching import match, matched_labels
 from mfuser_ros.training.regularisers import Drift
 from mfuser_ros.training.targets import Targets, class_targets, draw_points, fixed_labels
 
-STRIDE = 4  # of the masks
-
 
 class Terms(NamedTuple):
     """Losses of one step, () each; all but the total are unweighted and belong to the last prediction."""
@@ -37,7 +35,10 @@ def objective(
     """Losses of a batch in float32, whatever the network ran in.
 
     The weighted losses of all predictions are averaged: the last counts 1, each one before `config.auxiliary`.
-    The last prediction is compared at full size, as it is used; the others and the alignment at the masks' size.
+    The last prediction's scores are compared at full size, as they are used; those of the others and the alignment with
+    every `config.stride`-th label. Without the marginal, with weights 2, 5, 5 for classes, mask and dice, 1 / L for the
+    alignment of L predictions, 1 for the earlier ones, stride 1 and unlabelled pixels as background this is the
+    published sum over L.
 
     Args:
         output: of the network.
@@ -62,22 +63,29 @@ def objective(
             points = draw_points(of_classes.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
         masks = mask_loss(of_classes, classes, points, labelled)
         class_terms = class_loss(class_logits, labels)
-        scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
-        coarse = targets.strided(STRIDE)
-        probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
-        full = F.interpolate(probability, targets.label.shape[1:], mode="bilinear")  # as inference enlarges it
-        marginals = [marginal_loss(score, coarse) for score in scores[:-1]] + [marginal_loss(full, targets)]
-        marginal = torch.stack(marginals)
+        coarse = targets.strided(config.stride)
+        nothing = class_terms.new_zeros(())
+        marginal = nothing.expand(L)
+        if config.marginal:
+            scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
+            earlier = [marginal_loss(_enlarged(score, coarse), coarse) for score in scores[:-1]]
+            probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
+            marginal = torch.stack([*earlier, marginal_loss(_enlarged(probability, targets), targets)])
         per_prediction = (
             config.marginal * marginal
             + config.classes * class_terms
             + config.mask * masks.bce
             + config.dice * masks.dice
         )  # (L,)
-        nothing = marginal.new_zeros(())
         alignment = nothing if output.score_logits is None else alignment_loss(output.score_logits, coarse)
         language, vision = drift or (nothing, nothing)
-        earlier = config.auxiliary * per_prediction[:-1].sum()
-        total = (per_prediction[-1] + earlier) / (1 + config.auxiliary * (L - 1))
+        before = config.auxiliary * per_prediction[:-1].sum()
+        total = (per_prediction[-1] + before) / (1 + config.auxiliary * (L - 1))
         total = total + config.alignment * alignment + config.language * language + config.vision * vision
         return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment, language, vision)
+
+
+def _enlarged(scores: Tensor, targets: Targets) -> Tensor:
+    """(B, K, h, w) scores at the size of the labels, enlarged as inference does it where they are not."""
+    size = targets.label.shape[1:]
+    return scores if scores.shape[2:] == size else F.interpolate(scores, size, mode="bilinear")

@@ -114,7 +114,18 @@ def draw_points(logits: Tensor, count: int, oversample: float = 3.0, uncertain: 
     N = len(logits)
     kept = int(uncertain * count)
     candidates = torch.rand(N, int(oversample * count), 2, device=logits.device)
+    return choose_points(logits, candidates, torch.rand(N, count - kept, 2, device=logits.device), kept)
+
+
+def choose_points(logits: Tensor, candidates: Tensor, others: Tensor, kept: int) -> Tensor:
+    """Points (N, P, 2): those `kept` of the candidates whose |logit| is smallest, in any order, then the others.
+
+    Args:
+        logits: (N, h, w).
+        candidates: (N, candidates, 2).
+        others: (N, P - kept, 2).
+        kept: how many of the candidates.
+    """
     doubt = -sample_points(logits, candidates).abs()
     best = doubt.topk(kept, dim=1, sorted=False).indices  # (N, kept)
-    chosen = candidates.gather(1, best[..., None].expand(N, kept, 2))
-    return torch.cat([chosen, torch.rand(N, count - kept, 2, device=logits.device)], 1)
+    return torch.cat([candidates.gather(1, best[..., None].expand(-1, -1, 2)), others], 1)
