@@ -15,6 +15,8 @@ from mfuser_ros.training.matching import match, matched_labels
 from mfuser_ros.training.regularisers import Drift
 from mfuser_ros.training.targets import Targets, class_targets, draw_points, fixed_labels
 
+STRIDE = 4  # of the masks of the preset `small`
+
 
 class Terms(NamedTuple):
     """Losses of one step, () each; all but the total are unweighted and belong to the last prediction."""
@@ -34,11 +36,9 @@ def objective(
 ) -> Terms:
     """Losses of a batch in float32, whatever the network ran in.
 
-    The weighted losses of all predictions are averaged: the last counts 1, each one before `config.auxiliary`.
-    The last prediction's scores are compared at full size, as they are used; those of the others and the alignment with
-    every `config.stride`-th label. Without the marginal, with weights 2, 5, 5 for classes, mask and dice, 1 / L for the
-    alignment of L predictions, 1 for the earlier ones, stride 1 and unlabelled pixels as background this is the
-    published sum over L.
+    The weighted losses of all predictions are averaged (or added): the last counts 1, each one before
+    `config.auxiliary`. The last prediction's scores are compared at full size, as they are used; those of the others
+    with every `STRIDE`-th label.
 
     Args:
         output: of the network.
@@ -63,7 +63,7 @@ def objective(
             points = draw_points(of_classes.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
         masks = mask_loss(of_classes, classes, points, labelled)
         class_terms = class_loss(class_logits, labels)
-        coarse = targets.strided(config.stride)
+        coarse = targets.strided(STRIDE)
         nothing = class_terms.new_zeros(())
         marginal = nothing.expand(L)
         if config.marginal:
@@ -77,10 +77,12 @@ def objective(
             + config.mask * masks.bce
             + config.dice * masks.dice
         )  # (L,)
-        alignment = nothing if output.score_logits is None else alignment_loss(output.score_logits, coarse)
+        seen = targets.strided(config.alignment_stride)
+        alignment = nothing if output.score_logits is None else alignment_loss(output.score_logits, seen)
         language, vision = drift or (nothing, nothing)
         before = config.auxiliary * per_prediction[:-1].sum()
-        total = (per_prediction[-1] + before) / (1 + config.auxiliary * (L - 1))
+        weights = 1 + config.auxiliary * (L - 1) if config.total == "mean" else 1
+        total = (per_prediction[-1] + before) / weights
         total = total + config.alignment * alignment + config.language * language + config.vision * vision
         return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment, language, vision)
 

@@ -65,7 +65,6 @@ def test_changed_number_is_found(key: str, amount: float) -> None:
 
 @pytest.mark.parametrize("variant", ["eva", "clip", "siglip"])
 def test_objective_of_a_recipe_can_be_the_published_total(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Predictions that all count 1 are averaged, so that the objective is the published sum over their number."""
     golden = read_golden(GOLDEN / f"train_{variant}_tiny")
     with torch.random.fork_rng():
         network = rebuild.mfuser(golden).train()
@@ -82,10 +81,10 @@ def test_objective_of_a_recipe_can_be_the_published_total(variant: str, monkeypa
         points[k][class_targets(targets).positive] = golden[f"mid.points.{k}"]
     monkeypatch.setattr(objectives, "draw_points", lambda *_: points.flatten(0, 2))
     published = LossConfig(
-        marginal=0, classes=2, mask=5, dice=5, alignment=1 / L, auxiliary=1, points=32, frequency_power=0,
-        unlabelled="background", stride=1,
+        marginal=0, classes=2, mask=5, dice=5, alignment=1, auxiliary=1, total="sum", alignment_stride=1, points=32,
+        frequency_power=0, unlabelled="background",
     )  # fmt: skip
 
     terms = objectives.objective(output, targets, published)
 
-    torch.testing.assert_close(L * terms.total, golden["out.total"].squeeze(), atol=2e-3, rtol=2e-4)
+    torch.testing.assert_close(terms.total, golden["out.total"].squeeze(), atol=2e-3, rtol=2e-4)
