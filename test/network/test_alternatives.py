@@ -24,12 +24,14 @@ from mfuser_ros.network.config import (
     FusionConfig,
     HeadConfig,
     PyramidNeck,
+    ResizedNeck,
     StoredText,
     TowerConfig,
     WindowInput,
     changed,
 )
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.neck import build_neck
 
 WIDTH, GRID, CLASS_TOKEN = 16, (2, 3), 1
 LENGTH = CLASS_TOKEN + GRID[0] * GRID[1]
@@ -329,6 +331,60 @@ def test_other_vfm_of_timm_runs_block_by_block_as_timm_runs_it():
 def test_vfm_that_cannot_be_run_so_is_refused_with_the_reason(model, options, words):
     with pytest.raises(ConfigurationError, match=words):
         MFuser(architecture(vfm=DINOV2.model_copy(update={"model": model, "options": options})))
+
+
+def test_vfm_of_another_size_runs_its_blocks_in_as_many_stages():
+    torch.manual_seed(0)
+    wider = {**VIT, "embed_dim": 24, "depth": 7, "num_heads": 3}
+    vfm = DINOV2.model_copy(update={"model": "vit_base_patch14_dinov2", "options": wider, "stages": 4})
+    network = MFuser(architecture(vfm=vfm, fusion=fusion("mvfuser", width=8)))
+    assert network.vfm.widths == (24,) * 4
+    assert network.neck.channels == (24 + 16,) * 4
+    assert run(network, ("fusion", "vfm.net.blocks")) == []
+
+    network.eval()
+    ran = []
+    for index, block in enumerate(network.vfm.net.blocks):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    state = network.vfm.embed(torch.zeros(1, 3, 56, 56))
+    groups = []
+    for stage in range(4):
+        ran.clear()
+        state = network.vfm.stage(stage, state)
+        groups.append(tuple(ran))
+    assert groups == [(0,), (1, 2), (3, 4), (5, 6)]  # 7 blocks, as even as it goes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vfm": DINOV2.model_copy(update={"options": {**VIT, "depth": 5}})}, r"\(vfm 5 and vlm 4\): set the stages"),
+        ({"vfm": DINOV2.model_copy(update={"stages": 5})}, "has 4 blocks, too few for 5 stages"),
+        ({"vfm": DINOV2.model_copy(update={"options": {**VIT, "patch_size": 8}})}, "grids of 7x7 and 4x4 patches"),
+        ({"fusion": fusion("mvfuser", stages=(0, 4))}, "fusion.stages: there are stages 0 to 3 only"),
+        ({"neck": PyramidNeck(taps=(0, 1, 2, 4))}, "neck.taps: 4, but there are stages 0 to 3 only"),
+    ],
+)
+def test_towers_that_do_not_fit_each_other_are_refused_with_the_reason(changes, words):
+    with pytest.raises(ConfigurationError, match=words):
+        MFuser(architecture(**changes))
+
+
+def test_stages_of_a_mobilenet_are_its_own():
+    with pytest.raises(ConfigurationError, match="leave stages out"):
+        MFuser(changed("small", {"vfm": {"stages": 3}}))
+
+
+def test_reins_levels_are_the_maps_of_its_taps_resized():
+    neck = build_neck(ResizedNeck(taps=(0, 1, 2, 3)), (5, 5, 5, 5))
+    maps = {tap: torch.full((1, 5, 4, 4), float(tap)) for tap in range(4)}
+    maps[3][..., ::2] = 5  # halves of 3 and 5
+
+    levels = neck(maps)
+
+    assert list(neck.parameters()) == []
+    assert [level.shape[-2:] for level in levels] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert [level.unique().tolist() for level in levels] == [[0], [1], [2], [4]]
 
 
 @pytest.mark.parametrize("kind", ["mtenhancer", "without-hybrid", "cross-attention"])
