@@ -348,6 +348,8 @@ PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, 
 def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: whatever a YAML file may hold
     """A preset with some of its entries changed; mappings are merged key by key, all else is replaced.
 
+    Neck, text and input of another kind share no key with those of the preset, so they are replaced as a whole.
+
     Args:
         preset: name in `PRESETS`.
         changes: in the form of the architecture, such as ``{"fusion": {"kind": "self-attention"}}``.
@@ -358,7 +360,14 @@ def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: wh
     if preset not in PRESETS:
         raise ConfigurationError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
     try:
-        return Architecture.model_validate(_merged(PRESETS[preset].model_dump(), changes))
+        base = PRESETS[preset].model_dump()
+        for part in ("neck", "text", "input"):
+            if (
+                isinstance(changes.get(part), Mapping)
+                and changes[part].get("kind", base[part]["kind"]) != base[part]["kind"]
+            ):
+                base[part] = {}
+        return Architecture.model_validate(_merged(base, changes))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "architecture"

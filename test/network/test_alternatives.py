@@ -475,6 +475,28 @@ def test_every_row_of_the_document_is_a_network_that_learns(row, changes):
         assert described == value if isinstance(value, str) else described.items() >= value.items()
 
 
+LARGE = {
+    row[1].strip(): (row[2].strip(" `"), yaml.safe_load(row[3].strip(" `")))
+    for row in (
+        line.split("|") for line in (Path(__file__).parents[2] / "docs" / "alternatives.md").read_text().splitlines()
+    )
+    if len(row) == 5 and "{" in row[3] and "{" not in row[2] and row[2].strip()
+}
+
+
+@pytest.mark.parametrize("row", LARGE)
+def test_every_row_of_published_size_can_be_built(row):
+    preset, changes = LARGE[row]
+    architecture = changed(preset, changes)
+    with torch.device("meta"):  # no memory is needed to see that all parts fit
+        network = MFuser(architecture)
+    assert len({len(tower.widths) for tower in network.towers}) == 1
+    for key in ("vfm", "vlm"):
+        if "model" in changes.get(key, {}):
+            assert getattr(architecture, key).model == changes[key]["model"]
+    assert {"SigLIP + EVA02", "CLIP + EVA02", "DINOv2 + CLIP", "DINOv2 + SigLIP", "Rein, patches of 16"} <= set(LARGE)
+
+
 def test_document_holds_all_kinds():
     stated = {changes["fusion"].get("kind") for _, changes in ROWS if "fusion" in changes}
     assert stated >= {*KINDS, "none"}
