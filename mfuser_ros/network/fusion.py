@@ -77,7 +77,7 @@ def build_fusion(config: FusionConfig, widths: Mapping[str, Sequence[int]]) -> n
         return sites
     maps = None
     if config.kind == "rein":
-        maps = ReinMaps(config.width or next(iter(widths.values()))[config.stages[0]])
+        maps = ReinMaps(config.width or next(iter(widths.values()))[config.stages[0]], config.initial_scale)
         sites["shared"] = maps
     for stage in config.stages:
         sites[str(stage)] = FusionSite(config, {tower: each[stage] for tower, each in widths.items()}, maps)

@@ -190,7 +190,7 @@ def test_scan_in_both_directions_is_the_mean_of_the_scan_and_its_mirror_image():
 
 def test_rein_gives_the_numbers_of_its_equations():
     """One feature f = (1, 0) and tokens (9, 9), (ln 3 sqrt 2, 0), (0, 1) worked by hand; maps are identities."""
-    maps = ReinMaps(2)
+    maps = ReinMaps(2, 0.5)
     mixer = ReinMixer(2, 3, 2, maps)
     with torch.no_grad():
         for layer in (maps.of_tokens, maps.of_features):
@@ -201,8 +201,8 @@ def test_rein_gives_the_numbers_of_its_equations():
         mixer.tokens.B.copy_(torch.tensor([[a, 0], [0, 1.0]]))
         (offset,) = mixer([torch.tensor([[[7.0, 7], [1, 0]]])], (1, 1))
 
-    # f T^T / sqrt 2 = (0, ln 3, 0): softmax (1, 3, 1) / 5; tokens 1 and 2 with 3/5 and 1/5, plus f itself
-    torch.testing.assert_close(offset, torch.tensor([[[0, 0], [0.6 * float(a) + 1, 0.2]]]))
+    # f T^T / sqrt 2 = (0, ln 3, 0): softmax (1, 3, 1) / 5; tokens 1 and 2 with 3/5 and 1/5, plus f itself; scale 1/2
+    torch.testing.assert_close(offset, torch.tensor([[[0, 0], [0.3 * float(a) + 0.5, 0.1]]]))
 
 
 def test_rein_makes_its_queries_from_the_tokens_of_all_stages():
@@ -232,10 +232,10 @@ def test_rein_decodes_a_query_for_each_token_at_the_place_that_the_token_says():
     assert output.score_map is None  # there is no text to be near to
     torch.testing.assert_close(output.queries[0], network.text())
     output.predictions[0].class_logits.square().sum().backward()
-    tokens = network.fusion["3"].mixer.mixer.tokens
+    tokens = network.fusion["3"].mixer.tokens
     assert tokens.A.grad.any()
     names = [name for name, _ in network.named_parameters() if name.endswith("tokens.A")]
-    assert names == [f"fusion.{stage}.mixer.mixer.tokens.A" for stage in network.architecture.fusion.stages]
+    assert names == [f"fusion.{stage}.mixer.tokens.A" for stage in network.architecture.fusion.stages]
 
 
 def test_learned_tokens_are_few_and_of_low_rank():
@@ -448,8 +448,9 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 def test_reins_maps_belong_to_all_blocks():
     network = MFuser(architecture(towers="vfm", fusion=fusion("rein")))
-    names = [name for name, _ in network.fusion.named_parameters() if "of_" in name]
-    assert names == [f"shared.of_{which}.{what}" for which in ("tokens", "features") for what in ("weight", "bias")]
+    names = [name for name, _ in network.fusion.named_parameters() if "of_" in name or "scale" in name]
+    maps = [f"shared.of_{which}.{what}" for which in ("tokens", "features") for what in ("weight", "bias")]
+    assert names == ["shared.scale", *maps]
 
 
 ROWS = [
@@ -482,6 +483,17 @@ LARGE = {
     )
     if len(row) == 5 and "{" in row[3] and "{" not in row[2] and row[2].strip()
 }
+
+
+def test_rein_has_the_parameters_of_its_paper():
+    _, changes = LARGE["Rein, patches of 16"]
+    with torch.device("meta"):
+        network = MFuser(changed("eva02-l", changes))
+
+    added = [parameter.numel() for part in (network.fusion, network.text) for parameter in part.parameters()]
+
+    assert sum(added) == 38_400 + 393_216 + 2 * 1_049_600 + 262_400 + 196_864 + 1  # 2.99 million
+    assert list(network.neck.parameters()) == []
 
 
 @pytest.mark.parametrize("row", LARGE)
