@@ -190,6 +190,11 @@ class TextEncoder(nn.Module, ABC):
         contexts = self.contexts.expand(len(ids), -1, -1)
         return torch.cat([tokens[:, :1], contexts, tokens[:, 1:]], 1) + self.positional_embedding
 
+    def encode_plain(self, ids: Tensor) -> Tensor:
+        """(K, n) token ids of whole phrases, n at most tokens + contexts -> (K, width) embeddings without contexts."""
+        embedded = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        return self.read(self.ln_final(self.transformer(embedded)), ids)
+
     @abstractmethod
     def read(self, x: Tensor, ids: Tensor) -> Tensor:
         """(K, tokens + contexts, tower width) normed tokens and their ids -> (K, width) embeddings."""
@@ -207,7 +212,7 @@ class EvaTextEncoder(TextEncoder):
         nn.init.normal_(self.text_projection, std=config.width**-0.5)
 
     def read(self, x: Tensor, ids: Tensor) -> Tensor:
-        end_of_text = ids.argmax(-1) + self.config.contexts
+        end_of_text = ids.argmax(-1) + x.shape[1] - len(ids[0])  # contexts stand before it
         last = x[torch.arange(len(ids), device=x.device), end_of_text]
         embeddings: Tensor = last @ self.text_projection
         return embeddings

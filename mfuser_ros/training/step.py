@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mfuser_ros import vocabulary
 from mfuser_ros.errors import DeviceError
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.training.config import OptimizerConfig, TrainConfig
@@ -37,7 +38,7 @@ class Step:
         self.model = model.train()
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         losses = config.losses
-        self._anchor = Anchor(model) if losses.language or losses.vision else None
+        self._anchor = Anchor(model, vocabulary.load().names) if losses.language or losses.vision else None
         self._sources = sources
         self._config = config
         self._device = device
