@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, token_ids_for, translate
+from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, this_tool, token_ids_for, translate
 from mfuser_ros.checkpoints.keymap import LAYOUTS, Table, map_keys
 from mfuser_ros.checkpoints.store import ModelCard, TokenIds, save_model, sha256
 from mfuser_ros.errors import CheckpointError
@@ -150,7 +150,7 @@ def save_untrained(
         threshold=0.0,
         temperature=1.0,
         licence=licence,
-        provenance=f"untrained: towers by `mfuser convert --vfm` from {sources}; all other weights are random",
+        provenance=f"untrained: towers by {this_tool()} from {sources}; all other weights are random",
     )
     file = save_model(start.network, card, target)
     return Conversion(preset, file, target, len(start.network.state_dict()), start.dropped)

@@ -23,6 +23,12 @@ def convert(
         Path | None,
         typer.Option(help="File of DINOv2-L: SOURCE is then that of EVA02-CLIP-L, CLIP-L or SigLIP-L, to train from."),
     ] = None,
+    drop_text: Annotated[
+        bool,
+        typer.Option(
+            "--drop-text", help="Store the class names' embeddings in place of the text tower: no other words."
+        ),
+    ] = False,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, if you know it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
@@ -39,7 +45,9 @@ def convert(
 
     licence = licence or conversion.LICENCE
     if vfm is None:
-        made = conversion.convert(source, target, preset=preset, licence=licence, tokens=tokens)
+        made = conversion.convert(source, target, preset=preset, licence=licence, tokens=tokens, drop_text=drop_text)
+    elif drop_text:
+        raise ConfigurationError("--drop-text: an untrained model needs its text tower: leave it out")
     elif preset is not None:
         raise ConfigurationError(f"--preset {preset}: the original VLM's file tells the variant: leave it out")
     else:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mfuser_ros.checkpoints import ModelCard
 from mfuser_ros.checkpoints.store import class_token_ids
 from mfuser_ros.errors import ConfigurationError, VocabularyError
-from mfuser_ros.network.config import LearnedText, StoredText
+from mfuser_ros.network.config import DroppedText, LearnedText, StoredText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import TextEncoder
 from mfuser_ros.vocabulary import Vocabulary
@@ -43,12 +43,15 @@ def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members |
     if strange is None:
         return _members(vocabulary, own, card)
     if not isinstance(network.text, TextEncoder):
+        left_out = isinstance(card.architecture.text, DroppedText)
+        why = "was converted without its text tower" if left_out else "has no text tower"
+        mend = "convert it without --drop-text, or l" if left_out else "l"
         raise VocabularyError(
-            f"{card.name}: query {strange!r}: the model has no text tower, its classes can be renamed, merged and "
-            f"recoloured only: let each query be one of {', '.join(own)}"
+            f"{card.name}: query {strange!r}: the model {why}, its classes can be renamed, merged and "
+            f"recoloured only: {mend}et each query be one of {', '.join(own)}"
         )
     _check_order(vocabulary, own, card)
-    assert not isinstance(card.architecture.text, (StoredText, LearnedText))  # there is a text tower
+    assert not isinstance(card.architecture.text, (StoredText, DroppedText, LearnedText))  # there is a text tower
     try:
         ids = class_token_ids(card.architecture.text, queries, None)
         network.text.set_token_ids(ids, [len(entry.queries) for entry in vocabulary.classes])

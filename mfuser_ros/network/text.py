@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, VocabularyError
 from mfuser_ros.network import torchvision_mend
-from mfuser_ros.network.config import Architecture, ClipText, EvaText, LearnedText, SiglipText, StoredText
+from mfuser_ros.network.config import Architecture, ClipText, DroppedText, EvaText, LearnedText, SiglipText, StoredText
 
 EncodedText = EvaText | ClipText | SiglipText
 
@@ -34,6 +34,20 @@ class StoredTextQueries(nn.Module):
     def forward(self) -> Tensor:
         """(K, width) embeddings, one for each class."""
         return self.embeddings / self.embeddings.std()
+
+
+class DroppedTextQueries(nn.Module):
+    """What a text tower gave for the classes, in its place; the layers behind it were trained with these numbers."""
+
+    embeddings: Tensor
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("embeddings", torch.randn(classes, width))
+
+    def forward(self) -> Tensor:
+        """(K, width) embeddings, one for each class."""
+        return self.embeddings
 
 
 class LearnedQueries(nn.Module):
@@ -184,6 +198,18 @@ class TextEncoder(nn.Module, ABC):
             self._cached = (state, self._of_classes(self.encode(self.ids)))
         return self._cached[1]
 
+    @torch.no_grad()
+    def dropped(self) -> DroppedTextQueries:
+        """What this tower gives for its classes, without the tower.
+
+        Raises:
+            ConfigurationError: no token ids were given.
+        """
+        embeddings = self()
+        text = DroppedTextQueries(*embeddings.shape)
+        text.embeddings = embeddings.clone()
+        return text
+
     def _of_classes(self, embeddings: Tensor) -> Tensor:
         if self._phrases is None:
             return embeddings
@@ -242,7 +268,7 @@ class SiglipTextEncoder(TextEncoder):
 
 def build_text(
     architecture: Architecture, token_ids: Sequence[Sequence[int]] | None = None
-) -> StoredTextQueries | LearnedQueries | TextEncoder:
+) -> StoredTextQueries | DroppedTextQueries | LearnedQueries | TextEncoder:
     """The text side of an architecture, with random weights.
 
     Args:
@@ -258,6 +284,8 @@ def build_text(
         )
     if isinstance(architecture.text, StoredText):
         return StoredTextQueries(architecture.classes, architecture.text_width)
+    if isinstance(architecture.text, DroppedText):
+        return DroppedTextQueries(architecture.classes, architecture.text_width)
     if isinstance(architecture.text, LearnedText):
         return LearnedQueries(architecture.classes, architecture.text_width)
     if isinstance(architecture.text, SiglipText):
