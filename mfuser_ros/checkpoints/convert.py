@@ -1,8 +1,8 @@
 """From published checkpoints to our model files.
 
-A .pth is a pickle, which could run any code while it is read. Torch's weights-only reader is used, which builds tensors,
-parameters, sizes and types, and plain values (None, bool, int, float, str, bytes, list, tuple, dict, OrderedDict, Counter, set);
-it refuses every other class and every function by its name. The published files hold no more: beside the state dict
+A .pth is a pickle, which could run any code while it is read. Torch's weights-only reader is used. It builds tensors,
+their sizes and types, and plain values (None, bool, int, float, str, bytes, list, tuple, dict, OrderedDict, Counter,
+set), and refuses every other class and function by its name. The published files hold no more: beside the state dict
 there is a `meta` of plain text.
 """
 
@@ -212,10 +212,11 @@ def gather(published: Mapping[str, Tensor], renamed: Mapping[str, str], *, sourc
         elif "T" in parts:
             ours[our] = published[parts["T"]].T.contiguous()
         else:
-            for part in "qkv":
+            stacked = ("q", "kv") if "kv" in parts else ("q", "k", "v")
+            for part in stacked:
                 if part not in parts:
                     raise CheckpointError(f"{source}: part {part} of {our} is missing beside {min(parts.values())}")
-            ours[our] = torch.cat([published[parts[part]] for part in "qkv"])
+            ours[our] = torch.cat([published[parts[part]] for part in stacked])
     return ours
 
 

@@ -1,8 +1,9 @@
 """The files of the original encoders -> the frozen towers of an MFuser that is still to be trained.
 
-Each file is renamed to what a published MFuser checkpoint calls the same weights, and from there goes through its key
-map. Positions and patch kernels are resized as published: DINOv2 and EVA02-CLIP bicubic, CLIP and SigLIP bilinear,
-never with antialiasing (timm's own loaders use it), kernels without a change of magnitude; text positions are cut.
+Each file of an encoder's own authors is renamed to what a published MFuser checkpoint calls the same weights, and from
+there goes through its key map. Where open_clip runs a tower of timm, the names are ours but for their prefixes.
+Positions and patch kernels are resized as published: DINOv2 and EVA02-CLIP bicubic, CLIP and SigLIP bilinear, never
+with antialiasing (timm's own loaders use it), kernels without a change of magnitude; text positions are cut.
 
 Source: spec of MFuser section 2.4; the names are facts, no code is taken.
 """
@@ -23,7 +24,8 @@ from torch.nn import functional as F
 
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, this_tool, token_ids_for, translate
-from mfuser_ros.checkpoints.keymap import LAYOUTS, Table, map_keys
+from mfuser_ros.checkpoints.hub import local_file
+from mfuser_ros.checkpoints.keymap import LAYOUTS, Layout, Table, map_keys
 from mfuser_ros.checkpoints.store import ModelCard, TokenIds, save_model, sha256
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network.config import PRESETS, Architecture
@@ -36,7 +38,10 @@ Mode = Literal["bicubic", "bilinear"]
 class Original:
     """How the file of an original encoder names its weights. The first pattern that matches a whole name counts."""
 
-    renamed: Table  # pattern, name in a published MFuser checkpoint
+    preset: str  # whose encoder it is
+    layout: Layout  # of the names that come out
+    sign: str  # a name that comes out of this file alone
+    renamed: Table  # pattern, name in the layout
     dropped: Table  # pattern, why it is not needed
     mode: Mode  # in which positions and patch kernels are resized
     class_token: bool  # whether the first position is that of a class token
@@ -44,16 +49,42 @@ class Original:
 
 _SCALE = "temperature of its own training"
 
-DINOV2 = Original(((r"(.+)", r"backbone.dinov2.\1"),), (), "bicubic", class_token=True)
+# names that are ours already
+_OURS = Layout(sign="", renamed=((r"(.+)", r"\1"),), dropped=())
 
-ORIGINALS = {  # by the name of the preset
+DINOV2 = Original(  # of its authors and of timm; every preset's
+    preset="eva02-l",
+    layout=LAYOUTS["eva02-l"],
+    sign="backbone.dinov2.cls_token",
+    renamed=((r"(.+)", r"backbone.dinov2.\1"),),
+    dropped=(),
+    mode="bicubic",
+    class_token=True,
+)
+
+ORIGINALS = {
     "eva02-l": Original(
+        preset="eva02-l",
+        layout=LAYOUTS["eva02-l"],
+        sign=LAYOUTS["eva02-l"].sign,
         renamed=((r"visual\.(.+)", r"backbone.\1"), (r"text\.(.+)", r"text_encoder.\1")),
         dropped=((r"logit_scale", _SCALE), (r"text\.attn_mask", "causal mask, computed from the length")),
         mode="bicubic",
         class_token=True,
     ),
-    "clip-l": Original(
+    "eva02-l of open_clip": Original(
+        preset="eva02-l",
+        layout=_OURS,
+        sign="vlm.net.cls_token",
+        renamed=((r"visual\.trunk\.(.+)", r"vlm.net.\1"), (r"(text\..+)", r"\1")),
+        dropped=((r"logit_scale", _SCALE),),
+        mode="bicubic",
+        class_token=True,
+    ),
+    "clip-l": Original(  # OpenAI's and open_clip's
+        preset="clip-l",
+        layout=LAYOUTS["clip-l"],
+        sign=LAYOUTS["clip-l"].sign,
         renamed=(
             (r"visual\.(.+)", r"backbone.\1"),
             (
@@ -69,12 +100,33 @@ ORIGINALS = {  # by the name of the preset
         mode="bilinear",
         class_token=True,
     ),
-    "siglip-l": Original(
+    "siglip-l": Original(  # of transformers
+        preset="siglip-l",
+        layout=LAYOUTS["siglip-l"],
+        sign=LAYOUTS["siglip-l"].sign,
         renamed=((r"vision_model\.(.+)", r"backbone.\1"), (r"text_model\.(.+)", r"text_encoder.\1")),
         dropped=(
             (r"logit_(?:scale|bias)", "kept in the architecture, as scale and bias of the score map"),
             (r"(?:vision|text)_model\.embeddings\.position_ids", "counts from 0"),
         ),
+        mode="bilinear",
+        class_token=False,
+    ),
+    "siglip-l of open_clip": Original(
+        preset="siglip-l",
+        layout=_OURS,
+        sign="vlm.pool.probe",
+        renamed=(
+            (r"visual\.trunk\.attn_pool\.latent", r"vlm.pool.probe"),
+            (r"visual\.trunk\.attn_pool\.(q|kv)\.(weight|bias)", r"vlm.pool.attention.in_proj_\2@\1"),
+            (r"visual\.trunk\.attn_pool\.proj\.(.+)", r"vlm.pool.attention.out_proj.\1"),
+            (r"visual\.trunk\.attn_pool\.norm\.(.+)", r"vlm.pool.layernorm.\1"),
+            (r"visual\.trunk\.attn_pool\.(mlp\.fc[12]\..+)", r"vlm.pool.\1"),
+            (r"visual\.trunk\.(.+)", r"vlm.net.\1"),
+            (r"text\.text_projection\.(.+)", r"text.head.\1"),
+            (r"(text\..+)", r"\1"),
+        ),
+        dropped=((r"logit_(?:scale|bias)", "kept in the architecture, as scale and bias of the score map"),),
         mode="bilinear",
         class_token=False,
     ),
@@ -95,27 +147,31 @@ def untrained(
     """Build the MFuser that training starts from.
 
     Args:
-        vlm: file of EVA02-CLIP-L, CLIP-L (OpenAI's TorchScript archive or a state dict) or SigLIP-L.
-        vfm: file of DINOv2-L without registers.
+        vlm: file of EVA02-CLIP-L, CLIP-L (OpenAI's TorchScript archive or a state dict) or SigLIP-L, or its name in
+            open_clip (`mfuser_ros.checkpoints.hub`).
+        vfm: file of DINOv2-L without registers, or its name in timm.
         architecture: to build; the preset that the VLM's names belong to if None.
         token_ids: (classes, tokens) ids of the class names; they may also come later.
 
     Raises:
-        CheckpointError: a file is missing, corrupt or of another encoder; the text names the first weight.
+        CheckpointError: a file is missing, corrupt or of another encoder, or the hub cannot be reached; the text names
+            the first weight.
+        ConfigurationError: timm or open_clip does not know the name.
     """
-    visual = read_original(vlm)
-    preset = find_original(visual, source=str(vlm))
-    architecture = architecture or PRESETS[preset]
+    vlm_file, vfm_file = local_file(vlm), local_file(vfm)
+    visual = read_original(vlm_file)
+    original = find_original(visual, source=str(vlm))
+    architecture = architecture or PRESETS[original.preset]
     if "logit_bias" in visual:  # SigLIP's temperature is its own; CLIP's and EVA02's are not used
         scale, bias = float(visual["logit_scale"].float().exp()), float(visual["logit_bias"].float())
         architecture = architecture.model_copy(update={"score_scale": scale, "score_bias": bias})
     network = MFuser(architecture, token_ids)
     frozen = {name: weight for name, weight in network.state_dict().items() if name != "text.contexts"}
     dropped: dict[str, str] = {}
-    files = ((visual, ORIGINALS[preset], ("vlm.", "text."), vlm), (read_original(vfm), DINOV2, ("vfm.",), vfm))
-    for weights, original, prefixes, path in files:
+    files = ((visual, original, ("vlm.", "text."), vlm), (read_original(vfm_file), DINOV2, ("vfm.",), vfm))
+    for weights, names, prefixes, source in files:
         expected = {name: weight for name, weight in frozen.items() if name.startswith(prefixes)}
-        ours, left_out = _towers(weights, original, expected, preset, str(path))
+        ours, left_out = _towers(weights, names, expected, original.preset, str(source))
         network.load_state_dict(ours, strict=False)
         dropped |= left_out
     return Untrained(network, dropped)
@@ -127,21 +183,24 @@ def save_untrained(
     """Write the MFuser that training starts from as NAME.safetensors and NAME.yaml.
 
     Args:
-        vlm: file of EVA02-CLIP-L, CLIP-L or SigLIP-L.
-        vfm: file of DINOv2-L without registers.
+        vlm: file of EVA02-CLIP-L, CLIP-L or SigLIP-L, or its name in open_clip.
+        vfm: file of DINOv2-L without registers, or its name in timm.
         target: path of the .safetensors to write.
         tokens: as for `convert`.
         licence: of the weights.
 
     Raises:
         CheckpointError: a file is missing, corrupt or of another encoder, or the target cannot be written.
-        ConfigurationError: token ids are missing, are not wanted, or do not fit the text tower.
+        ConfigurationError: token ids are missing, are not wanted, or do not fit the text tower, or a name is unknown.
     """
     names = vocabulary.load().names
-    preset = find_original(read_original(vlm), source=str(vlm))
+    preset = find_original(read_original(local_file(vlm)), source=str(vlm)).preset
     token_ids = token_ids_for(PRESETS[preset], names, tokens)
     start = untrained(vlm, vfm, token_ids=token_ids)
-    sources = " and ".join(f"{path.name}, SHA-256 {sha256(path)}" for path in (vlm, vfm))
+    files = {source: local_file(source) for source in (vlm, vfm)}
+    sources = " and ".join(
+        f"{file.name if file == source else source}, SHA-256 {sha256(file)}" for source, file in files.items()
+    )
     card = ModelCard(
         name=target.stem,
         architecture=start.network.architecture,
@@ -172,16 +231,16 @@ def read_original(path: Path) -> dict[str, Tensor]:
     return dict(archive.state_dict())
 
 
-def find_original(names: Mapping[str, Tensor], *, source: str) -> str:
-    """Name of the preset whose VLM the names of a file belong to.
+def find_original(names: Mapping[str, Tensor], *, source: str) -> Original:
+    """The VLM that the names of a file belong to.
 
     Raises:
         CheckpointError: they belong to none.
     """
-    for preset, original in ORIGINALS.items():
-        renamed, _ = _published(names, original)
-        if LAYOUTS[preset].sign in renamed:
-            return preset
+    for original in ORIGINALS.values():
+        renamed, _ = _renamed(names, original)
+        if original.sign in renamed:
+            return original
     raise CheckpointError(f"{source}: is neither EVA02-CLIP nor CLIP nor SigLIP by its names: give the VLM's own file")
 
 
@@ -215,19 +274,19 @@ def resize_positions(positions: Tensor, count: int, mode: Mode, *, class_token: 
 def _towers(
     weights: Mapping[str, Tensor], original: Original, expected: Mapping[str, Tensor], preset: str, source: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    renamed, dropped = _published(weights, original)
+    renamed, dropped = _renamed(weights, original)
     for name in weights:
         if name not in dropped and name not in renamed.values():
             raise CheckpointError(f"{source}: {name} is no weight of the encoder of {preset}: give the encoder's file")
-    keys = map_keys(renamed, LAYOUTS[preset], source=source)
+    keys = map_keys(renamed, original.layout, source=source)
     published = {theirs: weights[name] for theirs, name in renamed.items()}
     fit = fit_to(original.mode, class_token=original.class_token)
     ours = translate(published, keys, expected, preset=preset, source=source, fit=fit)
     return ours, dropped | {renamed[theirs]: reason for theirs, reason in keys.dropped.items()}
 
 
-def _published(names: Mapping[str, Tensor], original: Original) -> tuple[dict[str, str], dict[str, str]]:
-    """Published names -> those of the file, and what is dropped; names that no pattern knows are in neither."""
+def _renamed(names: Mapping[str, Tensor], original: Original) -> tuple[dict[str, str], dict[str, str]]:
+    """Names in the layout -> those of the file, and what is dropped; names that no pattern knows are in neither."""
     renamed: dict[str, str] = {}
     dropped: dict[str, str] = {}
     for name in names:

@@ -235,7 +235,7 @@ def test_words_that_a_model_without_text_tower_cannot_know_are_refused(tiny_pres
     ]
     entries[0]["queries"] = ["paved street"]
 
-    with pytest.raises(VocabularyError, match="'paved street'.*converted without its text tower.*without --drop-text"):
+    with pytest.raises(VocabularyError, match=r"'paved street'.*converted without its text tower.*without --drop-text"):
         mfuser_ros.load(
             tmp_path / "ours.safetensors", device="cpu", vocabulary=vocabulary.Vocabulary(classes=tuple(entries))
         )

@@ -1,6 +1,7 @@
 """Files of the original encoders: renamed, resized as published, and what is refused."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from mfuser_ros.commands.convert import convert
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network import torchvision_mend
 from mfuser_ros.network.config import IMAGENET_MEAN, IMAGENET_STD, PRESETS, TowerConfig
+from mfuser_ros.network.text import TextEncoder
 from mfuser_ros.network.towers import build_tower
 
 torchvision_mend.mend()
@@ -279,6 +281,77 @@ def test_eva02_file_becomes_the_towers(tmp_path):
         if name.startswith(("vlm.", "text.")) and name != "text.contexts":
             torch.testing.assert_close(start.network.state_dict()[name], tensor, atol=0, rtol=0)
     assert start.dropped["visual.rope.freqs_cos"] == "rotary table, computed from the grid"
+
+
+def open_clip_file(tower: torch.nn.Module, text: torch.nn.Module, path: Path) -> None:
+    """Write what open_clip does for a CLIP whose picture tower is timm's."""
+    weights = {f"visual.trunk.{name}": tensor for name, tensor in randomised(tower).items()}
+    weights |= {f"text.{name}": tensor for name, tensor in randomised(text).items() if name != "attn_mask"}
+    save_file({**weights, "logit_scale": torch.tensor(2.3), "logit_bias": torch.tensor(-1.7)}, path)
+
+
+@torch.no_grad()
+def test_eva02_of_open_clip_gives_what_timm_and_open_clip_give(tmp_path):
+    architecture = rebuild.architecture(read_golden(GOLDEN / "model_eva_tiny"))
+    tower = timm.create_model(architecture.vlm.model, **architecture.vlm.options)
+    text = open_clip.transformer.TextTransformer(
+        context_length=77, vocab_size=64, width=20, heads=2, layers=2, output_dim=28
+    )
+    open_clip_file(tower, text, tmp_path / "eva.safetensors")
+    weights = load_file(tmp_path / "eva.safetensors")
+    del weights["logit_bias"]  # SigLIP's
+    save_file(weights, tmp_path / "eva.safetensors")
+    dino_file(tmp_path / "dino.pth")
+
+    start = untrained(tmp_path / "eva.safetensors", tmp_path / "dino.pth", architecture=architecture)
+
+    assert start.dropped["logit_scale"] == "temperature of its own training"
+    ours = start.network.eval()
+    picture = torch.rand(2, 3, 60, 60, generator=torch.Generator().manual_seed(1)) * 255
+    state = ours.vlm.embed(picture)
+    for index in range(5):
+        state = ours.vlm.stage(index, state)
+    embedded = ours.vlm.to_text_space(ours.vlm.final_norm(state))[:, 0]
+    torch.testing.assert_close(embedded, tower(ours.vlm.normalise(picture)), atol=1e-4, rtol=1e-4)
+    ids = torch.tensor([[62, 11, 63, 0, 0], [62, 12, 13, 14, 63]])
+    expected = text(torch.nn.functional.pad(ids, (0, 72)))  # it reads 77
+    torch.testing.assert_close(without_contexts(ours.text, ids), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_siglip_of_open_clip_gives_what_timm_and_open_clip_give(tmp_path):
+    architecture = rebuild.architecture(read_golden(GOLDEN / "model_siglip_tiny"))
+    tower = timm.create_model(architecture.vlm.model, **architecture.vlm.options)
+    text = open_clip.transformer.TextTransformer(
+        context_length=64, vocab_size=64, width=24, heads=2, layers=2, output_dim=24, no_causal_mask=True,
+        mlp_ratio=architecture.text.hidden / 24, proj_bias=True, pool_type="last",
+        act_layer=partial(torch.nn.GELU, approximate="tanh"), norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    open_clip_file(tower, text, tmp_path / "siglip.safetensors")
+    dino_file(tmp_path / "dino.pth")
+
+    start = untrained(tmp_path / "siglip.safetensors", tmp_path / "dino.pth", architecture=architecture)
+
+    assert start.network.architecture.score_bias == pytest.approx(-1.7)
+    ours = start.network.eval()
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+    state = ours.vlm.embed(picture)
+    for index in range(5):
+        state = ours.vlm.stage(index, state)
+    embedded = ours.vlm.to_text_space(ours.vlm.final_norm(state))[:, 0]
+    torch.testing.assert_close(embedded, tower(ours.vlm.normalise(picture)), atol=1e-4, rtol=1e-4)
+    ids = torch.tensor([[5, 11, 1, 1, 1, 1, 1, 1, 1, 1], [7, 12, 13, 14, 1, 1, 1, 1, 1, 1]])
+    text.positional_embedding = torch.nn.Parameter(text.positional_embedding[:10])
+    text.context_length = 10
+    torch.testing.assert_close(without_contexts(ours.text, ids), text(ids), atol=1e-4, rtol=1e-4)
+
+
+def without_contexts(tower: TextEncoder, ids: torch.Tensor) -> torch.Tensor:
+    """Embeddings of ids in a text tower as it was before contexts were learned."""
+    x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
+    x = tower.ln_final(tower.transformer(x))
+    places = torch.nn.functional.pad(x, (0, 0, tower.config.contexts, 0))  # it looks behind the contexts
+    return tower.read(places, ids)
 
 
 def wrong_vlm(folder, weights):
