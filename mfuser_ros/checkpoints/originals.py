@@ -11,12 +11,11 @@ Source: spec of MFuser section 2.4; the names are facts, no code is taken.
 from __future__ import annotations
 
 import math
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,112 +24,12 @@ from torch.nn import functional as F
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, this_tool, token_ids_for, translate
 from mfuser_ros.checkpoints.hub import local_file
-from mfuser_ros.checkpoints.keymap import LAYOUTS, Layout, Table, map_keys
+from mfuser_ros.checkpoints.keymap import map_keys
+from mfuser_ros.checkpoints.original_names import DINOV2, Mode, Original, find_original, published_names
 from mfuser_ros.checkpoints.store import ModelCard, TokenIds, save_model, sha256
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network.config import PRESETS, Architecture
 from mfuser_ros.network.model import MFuser
-
-Mode = Literal["bicubic", "bilinear"]
-
-
-@dataclass(frozen=True)
-class Original:
-    """How the file of an original encoder names its weights. The first pattern that matches a whole name counts."""
-
-    preset: str  # whose encoder it is
-    layout: Layout  # of the names that come out
-    sign: str  # a name that comes out of this file alone
-    renamed: Table  # pattern, name in the layout
-    dropped: Table  # pattern, why it is not needed
-    mode: Mode  # in which positions and patch kernels are resized
-    class_token: bool  # whether the first position is that of a class token
-
-
-_SCALE = "temperature of its own training"
-
-# names that are ours already
-_OURS = Layout(sign="", renamed=((r"(.+)", r"\1"),), dropped=())
-
-DINOV2 = Original(  # of its authors and of timm; every preset's
-    preset="eva02-l",
-    layout=LAYOUTS["eva02-l"],
-    sign="backbone.dinov2.cls_token",
-    renamed=((r"(.+)", r"backbone.dinov2.\1"),),
-    dropped=(),
-    mode="bicubic",
-    class_token=True,
-)
-
-ORIGINALS = {
-    "eva02-l": Original(
-        preset="eva02-l",
-        layout=LAYOUTS["eva02-l"],
-        sign=LAYOUTS["eva02-l"].sign,
-        renamed=((r"visual\.(.+)", r"backbone.\1"), (r"text\.(.+)", r"text_encoder.\1")),
-        dropped=((r"logit_scale", _SCALE), (r"text\.attn_mask", "causal mask, computed from the length")),
-        mode="bicubic",
-        class_token=True,
-    ),
-    "eva02-l of open_clip": Original(
-        preset="eva02-l",
-        layout=_OURS,
-        sign="vlm.net.cls_token",
-        renamed=((r"visual\.trunk\.(.+)", r"vlm.net.\1"), (r"(text\..+)", r"\1")),
-        dropped=((r"logit_scale", _SCALE),),
-        mode="bicubic",
-        class_token=True,
-    ),
-    "clip-l": Original(  # OpenAI's and open_clip's
-        preset="clip-l",
-        layout=LAYOUTS["clip-l"],
-        sign=LAYOUTS["clip-l"].sign,
-        renamed=(
-            (r"visual\.(.+)", r"backbone.\1"),
-            (
-                r"((?:transformer|token_embedding|ln_final)\..+|positional_embedding|text_projection)",
-                r"text_encoder.\1",
-            ),
-        ),
-        dropped=(
-            (r"logit_scale", _SCALE),
-            (r"input_resolution|context_length|vocab_size", "a size, not a weight"),
-            (r"attn_mask", "causal mask, computed from the length"),
-        ),
-        mode="bilinear",
-        class_token=True,
-    ),
-    "siglip-l": Original(  # of transformers
-        preset="siglip-l",
-        layout=LAYOUTS["siglip-l"],
-        sign=LAYOUTS["siglip-l"].sign,
-        renamed=((r"vision_model\.(.+)", r"backbone.\1"), (r"text_model\.(.+)", r"text_encoder.\1")),
-        dropped=(
-            (r"logit_(?:scale|bias)", "kept in the architecture, as scale and bias of the score map"),
-            (r"(?:vision|text)_model\.embeddings\.position_ids", "counts from 0"),
-        ),
-        mode="bilinear",
-        class_token=False,
-    ),
-    "siglip-l of open_clip": Original(
-        preset="siglip-l",
-        layout=_OURS,
-        sign="vlm.pool.probe",
-        renamed=(
-            (r"visual\.trunk\.attn_pool\.latent", r"vlm.pool.probe"),
-            (r"visual\.trunk\.attn_pool\.(q|kv)\.(weight|bias)", r"vlm.pool.attention.in_proj_\2@\1"),
-            (r"visual\.trunk\.attn_pool\.proj\.(.+)", r"vlm.pool.attention.out_proj.\1"),
-            (r"visual\.trunk\.attn_pool\.norm\.(.+)", r"vlm.pool.layernorm.\1"),
-            (r"visual\.trunk\.attn_pool\.(mlp\.fc[12]\..+)", r"vlm.pool.\1"),
-            (r"visual\.trunk\.(.+)", r"vlm.net.\1"),
-            (r"text\.text_projection\.(.+)", r"text.head.\1"),
-            (r"(text\..+)", r"\1"),
-        ),
-        dropped=((r"logit_(?:scale|bias)", "kept in the architecture, as scale and bias of the score map"),),
-        mode="bilinear",
-        class_token=False,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -162,9 +61,7 @@ def untrained(
     visual = read_original(vlm_file)
     original = find_original(visual, source=str(vlm))
     architecture = architecture or PRESETS[original.preset]
-    if "logit_bias" in visual:  # SigLIP's temperature is its own; CLIP's and EVA02's are not used
-        scale, bias = float(visual["logit_scale"].float().exp()), float(visual["logit_bias"].float())
-        architecture = architecture.model_copy(update={"score_scale": scale, "score_bias": bias})
+    architecture = architecture.model_copy(update=score_of(visual))
     network = MFuser(architecture, token_ids)
     frozen = {name: weight for name, weight in network.state_dict().items() if name != "text.contexts"}
     dropped: dict[str, str] = {}
@@ -215,6 +112,17 @@ def save_untrained(
     return Conversion(preset, file, target, len(start.network.state_dict()), start.dropped)
 
 
+def score_of(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scale and bias of the score map, as entries of an architecture, where an encoder's file holds both: SigLIP's.
+
+    CLIP's and EVA02's temperatures are not used.
+    """
+    if "logit_bias" not in weights:
+        return {}
+    scale, bias = (weights[name].float() for name in ("logit_scale", "logit_bias"))
+    return {"score_scale": float(scale.exp()), "score_bias": float(bias)}
+
+
 def read_original(path: Path) -> dict[str, Tensor]:
     """The weights of an encoder's file: a state dict, or a TorchScript archive, none of whose code is run.
 
@@ -229,19 +137,6 @@ def read_original(path: Path) -> dict[str, Tensor]:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: is no whole TorchScript archive ({reason}): fetch it again") from error
     return dict(archive.state_dict())
-
-
-def find_original(names: Mapping[str, Tensor], *, source: str) -> Original:
-    """The VLM that the names of a file belong to.
-
-    Raises:
-        CheckpointError: they belong to none.
-    """
-    for original in ORIGINALS.values():
-        renamed, _ = _renamed(names, original)
-        if original.sign in renamed:
-            return original
-    raise CheckpointError(f"{source}: is neither EVA02-CLIP nor CLIP nor SigLIP by its names: give the VLM's own file")
 
 
 def fit_to(mode: Mode, *, class_token: bool) -> Fit:
@@ -274,30 +169,15 @@ def resize_positions(positions: Tensor, count: int, mode: Mode, *, class_token: 
 def _towers(
     weights: Mapping[str, Tensor], original: Original, expected: Mapping[str, Tensor], preset: str, source: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    renamed, dropped = _renamed(weights, original)
+    names, dropped = published_names(weights, original)
     for name in weights:
-        if name not in dropped and name not in renamed.values():
+        if name not in dropped and name not in names.values():
             raise CheckpointError(f"{source}: {name} is no weight of the encoder of {preset}: give the encoder's file")
-    keys = map_keys(renamed, original.layout, source=source)
-    published = {theirs: weights[name] for theirs, name in renamed.items()}
+    keys = map_keys(names, original.layout, source=source)
+    published = {theirs: weights[name] for theirs, name in names.items()}
     fit = fit_to(original.mode, class_token=original.class_token)
     ours = translate(published, keys, expected, preset=preset, source=source, fit=fit)
-    return ours, dropped | {renamed[theirs]: reason for theirs, reason in keys.dropped.items()}
-
-
-def _renamed(names: Mapping[str, Tensor], original: Original) -> tuple[dict[str, str], dict[str, str]]:
-    """Names in the layout -> those of the file, and what is dropped; names that no pattern knows are in neither."""
-    renamed: dict[str, str] = {}
-    dropped: dict[str, str] = {}
-    for name in names:
-        reason = next((reason for pattern, reason in original.dropped if re.fullmatch(pattern, name)), None)
-        if reason is not None:
-            dropped[name] = reason
-            continue
-        theirs = next((m.expand(new) for old, new in original.renamed if (m := re.fullmatch(old, name))), None)
-        if theirs is not None:
-            renamed[theirs] = name
-    return renamed, dropped
+    return ours, dropped | {names[theirs]: reason for theirs, reason in keys.dropped.items()}
 
 
 def _is_torchscript(path: Path) -> bool:
