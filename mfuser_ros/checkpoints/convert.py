@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mfuser_ros import __version__, vocabulary
+from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints.keymap import LAYOUTS, KeyMap, Layout, find_variant, map_keys
 from mfuser_ros.checkpoints.store import (
     WEIGHTS,
@@ -130,7 +131,8 @@ def replace_text(network: MFuser) -> None:
 
 def this_tool() -> str:
     """Command, version and date, for the provenance of a file."""
-    return f"`mfuser convert` {__version__} on {datetime.now(timezone.utc):%Y-%m-%d}"
+    version = sys.modules["mfuser_ros"].__version__  # an import would reach up to what the package offers
+    return f"`mfuser convert` {version} on {datetime.now(timezone.utc):%Y-%m-%d}"
 
 
 def token_ids_for(architecture: Architecture, names: Sequence[str], tokens: Path | None) -> TokenIds | None:
