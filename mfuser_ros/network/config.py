@@ -111,6 +111,12 @@ class StoredText(_Config):
     kind: Literal["stored"] = "stored"
 
 
+class DroppedText(_Config):
+    """What a text tower gave for the classes, one row for each; the tower itself was left out of the checkpoint."""
+
+    kind: Literal["dropped"] = "dropped"
+
+
 class LinkedText(_Config):
     """No text: Rein's queries, made from its tokens and as many; training matches them with the classes it sees."""
 
@@ -212,7 +218,9 @@ class Architecture(_Config):
     towers: Literal["both", "vfm", "vlm"] = "both"  # which of them are built; one alone is adapted by its own fusers
     fusion: FusionConfig
     neck: Annotated[Neck, Field(discriminator="kind")]
-    text: Annotated[StoredText | LinkedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
+    text: Annotated[
+        StoredText | DroppedText | LinkedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")
+    ]
     text_width: PositiveInt  # C_t: width of the space that text and picture share
     score_scale: PositiveFloat = 1 / 0.07  # the score map in training is scale * cosine + bias (spec 4.5); SigLIP's
     score_bias: float = 0.0  # come from its original file, and no published MFuser holds them
