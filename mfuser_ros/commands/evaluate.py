@@ -13,7 +13,8 @@ from mfuser_ros.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:
     from mfuser_ros.datasets.config import DatasetConfig
-    from mfuser_ros.datasets.packed import PackedDataset, Sample
+    from mfuser_ros.datasets.opening import Dataset
+    from mfuser_ros.datasets.sample import Sample
 
 
 def evaluate(
@@ -52,9 +53,9 @@ def evaluate(
                 print(path)
 
 
-def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
+def _open(source: str, data: Path) -> tuple[DatasetConfig, Dataset]:
     from mfuser_ros.datasets.config import load_config  # noqa: PLC0415  # cv2 takes its time to import
-    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
+    from mfuser_ros.datasets.opening import open_split  # noqa: PLC0415
 
     name, _, split = source.rpartition("/")
     if not name:

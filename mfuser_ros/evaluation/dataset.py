@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfuser_ros.datasets.config import DatasetConfig
-from mfuser_ros.datasets.packed import Sample
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.metrics import Calibration, Confusion
 from mfuser_ros.network.model import MFuser, assemble
