@@ -148,6 +148,11 @@ class DatasetConfig(BaseModel):
         ids = [label.id for label in self.labels]
         return sorted(members) == list(range(CLASSES)) and ids == list(range(len(ids)))
 
+    @property
+    def road(self) -> int | None:
+        """Label id that the road belongs to; None where no label holds it."""
+        return next((label.id for label in self.labels if 0 in label.members), None)
+
     def membership(self) -> np.ndarray:
         """(19, 19) bool: row g marks the members of label id g; rows of ids that do not exist are empty."""
         table = np.zeros((CLASSES, CLASSES), bool)

@@ -29,9 +29,6 @@ def class_bars(classes: Sequence[Mapping[str, Any]], colours: Sequence[tuple[int
         orientation="h",
         name="IoU",
         marker={"color": [f"rgb{colour}" for colour in colours], "line": {"color": "rgba(0,0,0,0.35)", "width": 1}},
-        text=["no pixel" if entry["iou"] is None else f"{100 * entry['iou']:.1f}" for entry in classes],
-        textposition="outside",
-        cliponaxis=False,
         hovertemplate="%{y}: IoU %{x:.1f} %<extra></extra>",
     )
     for key, symbol in (("precision", "line-ns"), ("recall", "circle-open")):
@@ -43,8 +40,12 @@ def class_bars(classes: Sequence[Mapping[str, Any]], colours: Sequence[tuple[int
             marker={"symbol": symbol, "size": 11, "color": "#1d232b", "line": {"width": 2, "color": "#1d232b"}},
             hovertemplate=f"%{{y}}: {key} %{{x:.1f}} %<extra></extra>",
         )
-    figure.update_xaxes(title="%", range=[0, 108], tickvals=list(range(0, 101, 20)))
-    figure.update_yaxes(autorange="reversed", automargin=True, ticks="outside", ticklen=4)
+    figure.update_xaxes(title="%", range=[0, 101], tickvals=list(range(0, 101, 20)))
+    values = ["no pixel" if entry["iou"] is None else f"{100 * entry['iou']:.1f}" for entry in classes]
+    words = [f"{name}  <b>{value}</b>" for name, value in zip(names, values, strict=True)]
+    figure.update_yaxes(
+        autorange="reversed", automargin=True, ticks="outside", ticklen=4, tickvals=names, ticktext=words
+    )  # fmt: skip
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"})
     return figure
 

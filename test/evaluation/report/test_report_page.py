@@ -99,9 +99,9 @@ def test_confusion_is_shown_in_percent_of_the_label():
 
 
 def test_bars_say_which_class_has_no_pixel():
-    bars = class_bars(CLASSES, [(128, 64, 128), (0, 80, 100)]).data[0]
-    assert list(bars.text) == ["90.0", "no pixel"]
-    assert list(bars.x) == [90.0, None]
+    figure = class_bars(CLASSES, [(128, 64, 128), (0, 80, 100)])
+    assert list(figure.layout.yaxis.ticktext) == ["road  <b>90.0</b>", "train  <b>no pixel</b>"]
+    assert list(figure.data[0].x) == [90.0, None]
 
 
 def test_reliability_shows_the_share_of_right_pixels_of_a_bin():
