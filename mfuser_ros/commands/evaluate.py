@@ -46,6 +46,10 @@ def evaluate(
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(help="Do not score: decode every pair, name the first bad file, print the shares of the labels."),
+    ] = False,
     quiet: Annotated[bool, typer.Option(help="Print no table.")] = False,
 ) -> None:
     """Score a model on data sets: one confusion matrix over the set, at the size of its labels.
@@ -58,6 +62,9 @@ def evaluate(
         samples = track(
             (dataset[index] for index in chosen), total=len(chosen), what=f"pictures of {source}", quiet=quiet
         )
+        if check:
+            _check(source, dataset.config, samples, quiet=quiet)
+            continue
         if calibrate:
             _calibrate(dataset.config, samples, model, device, _parsed(size) or dataset.config.size, quiet=quiet)
             continue
@@ -77,8 +84,8 @@ def _open(given: str, data: Path | None) -> tuple[str, Dataset]:
     from mfuser_ros.datasets.opening import open_split, recognise  # noqa: PLC0415
 
     if data is None:
-        if not Path(given).is_dir():
-            raise DatasetError(f"{given}: is no folder: give --data with SET/SPLIT, or the folder of a data set")
+        if not Path(given).exists():
+            raise DatasetError(f"{given}: no such folder: give --data with SET/SPLIT, or the folder of a data set")
         place = recognise(Path(given))
         return f"{place.config.name}/{place.split}", open_split(place.config, place.split, place.data)
     name, _, split = given.rpartition("/")
@@ -135,6 +142,27 @@ def _evaluate_one(
         record.write_frames(out)
         write_report(set_report(summary, result, record), out)
     return summary
+
+
+def _check(source: str, config: DatasetConfig, samples: Iterable[Sample], *, quiet: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from mfuser_ros.datasets.content import content_of  # noqa: PLC0415
+
+    content = content_of(samples)
+    if quiet:
+        return
+    sizes = ", ".join(f"{count} of {width}x{height}" for (height, width), count in sorted(content.sizes.items()))
+    table = Table(title=f"{source}, {content.pictures} pairs, all readable", caption=sizes)
+    table.add_column("label")
+    for column in ("share, %", "pictures"):
+        table.add_column(column, justify="right")
+    for name, share, pictures in content.shares(config):
+        table.add_row(name, f"{100 * share:.3f}", str(pictures))
+    table.add_section()
+    table.add_row("not labelled (of all pixels)", f"{100 * content.unlabelled:.3f}", "")
+    Console().print(table)
 
 
 def _calibrate(

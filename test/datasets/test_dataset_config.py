@@ -22,7 +22,7 @@ def test_every_shipped_set_loads() -> None:
     names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     assert names == [
         "acdc", "bdd100k", "camvid", "camvid11", "camvid_raw", "cityscapes", "cityscapes256", "gta5", "idd_lite",
-        "idd_lite_raw", "labelme_facade", "mapillary", "mapillary_v2", "synthia",
+        "idd_lite_raw", "labelme_facade", "mapillary", "mapillary_v2", "synthetic", "synthia",
     ]  # fmt: skip
     assert all(_shipped(name).name == name for name in names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -116,9 +117,22 @@ def test_calibration_is_written_into_the_model(app: typer.Typer, data: Path, mod
     assert description.threshold > 0
 
 
+def test_check_decodes_all_and_names_the_first_bad_file(app: typer.Typer, data: Path) -> None:
+    cv2.imwrite(str(data / "camvid" / "dusk" / "label" / "x_1.png"), np.full((36, 48), 3, np.uint8))
+    cv2.imwrite(str(data / "camvid" / "dusk" / "label" / "x_2.png"), np.full((36, 48), 255, np.uint8))
+    result = CliRunner().invoke(app, ["camvid/dusk", "--data", str(data), "--check"])
+    assert result.exit_code == 0, result.output
+    assert "2 pairs, all readable" in result.output
+    assert re.search(r"road\s*│\s*100\.000\s*│\s*1 ", result.output)
+    assert re.search(r"not labelled \(of all pixels\)\s*│\s*50\.000", result.output)
+    (data / "camvid" / "dusk" / "photo" / "x_2.jpg").write_bytes(b"")
+    result = CliRunner().invoke(app, ["camvid/dusk", "--data", str(data), "--check"])
+    assert "x_2.jpg: does not decode" in str(result.exception)
+
+
 def test_without_data_a_folder_is_asked_for(app: typer.Typer, data: Path) -> None:
     result = CliRunner().invoke(app, ["camvid/dusk"])
-    assert str(result.exception).startswith("camvid/dusk: is no folder: give --data")
+    assert str(result.exception).startswith("camvid/dusk: no such folder: give --data")
     result = CliRunner().invoke(app, [str(data)])
     assert "no layout of a known set" in str(result.exception)
 
