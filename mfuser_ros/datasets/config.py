@@ -125,6 +125,8 @@ class DatasetConfig(BaseModel):
         if labels == "fine":
             names = vocabulary.load().names
             return tuple(Label(id=number, name=name, members=(number,)) for number, name in enumerate(names))
+        if isinstance(labels, str) and labels not in shipped():
+            raise ValueError(f"labels are a list, fine, or those of one of {', '.join(shipped())}; found {labels!r}")
         return load_config(labels).labels if isinstance(labels, str) else labels
 
     @field_validator("labels")
