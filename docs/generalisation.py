@@ -18,7 +18,7 @@ import torch
 
 from mfuser_ros.checkpoints.store import load_model
 from mfuser_ros.datasets.config import load_config
-from mfuser_ros.datasets.packed import open_split
+from mfuser_ros.datasets.opening import open_split
 from mfuser_ros.evaluation.dataset import evaluate, network_probabilities
 from mfuser_ros.evaluation.summary import summarise
 from mfuser_ros.inference.loading import choose_device
