@@ -18,7 +18,7 @@ from mfuser_ros.datasets.config import load_config
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
-from mfuser_ros.network.text import LearnedQueries, StoredTextQueries
+from mfuser_ros.network.text import StoredTextQueries
 from mfuser_ros.network.towers import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.training.config import TowerFiles, TrainConfig
 from mfuser_ros.training.sources import load_source
@@ -71,7 +71,7 @@ def load_pretrained(model: MFuser, files: TowerFiles, folder: Path) -> None:
         if not isinstance(tower, MobileNetV2Tower):
             raise ConfigurationError(f"{name}: only MobileNetV2 towers are filled from files: choose the preset small")
         load_mobilenet(tower, {key: value.float() for key, value in read_tensors(folder / name).items()})
-    if isinstance(model.text, LearnedQueries):
+    if model.architecture.matched:  # it knows no text
         return
     text = read_tensors(folder / files.text).get("text")
     if not isinstance(model.text, StoredTextQueries):
@@ -210,7 +210,7 @@ class _Run:
 
     def save(self) -> None:
         """Write weights and state; a reader never sees half a file."""
-        save_model(self.step.average, self._card(), self.out / f"{self.config.preset}.safetensors")
+        save_average(self.step.average, self.config, self.out, self.done, self.elapsed_s)
         state = {
             "version": 1,
             "config": self.config.model_dump_json(),
@@ -223,25 +223,36 @@ class _Run:
         }
         _replace(self.out / STATE, lambda path: torch.save(state, path))
 
-    def _card(self) -> ModelCard:
-        sets = {source.dataset: load_config(source.dataset) for source in self.config.sources}
-        terms = "; ".join(f"{name}: {dataset.licence}" for name, dataset in sets.items())
-        architecture = self.step.average.architecture
-        towers = " and ".join(getattr(self.config.towers, tower) for tower in architecture.tower_names)
-        names = " + ".join(f"{source.dataset}/{source.split}" for source in self.config.sources)
-        return ModelCard(
-            name=self.config.preset,
-            architecture=architecture,
-            vocabulary=vocabulary.load().names,
-            threshold=0,
-            temperature=1,
-            licence=f"weights for research and other non-commercial use, as the training data ask: {terms}",
-            provenance=(
-                f"`mfuser train` on {names}: {self.done} steps of {self.config.batch} crops, "
-                f"{self.elapsed_s / 60:.1f} minutes, seed {self.config.seed}; towers "
-                f"{towers}, text {self.config.towers.text}"
-            ),
-        )
+
+def save_average(average: MFuser, config: TrainConfig, out: Path, steps: int, elapsed_s: float) -> None:
+    """Write averaged weights as a model file PRESET.safetensors with its PRESET.yaml into `out`.
+
+    Args:
+        average: the network to write.
+        config: its recipe.
+        out: folder.
+        steps: done so far.
+        elapsed_s: seconds of training so far.
+    """
+    sets = {source.dataset: load_config(source.dataset) for source in config.sources}
+    terms = "; ".join(f"{name}: {dataset.licence}" for name, dataset in sets.items())
+    architecture = average.architecture
+    towers = " and ".join(getattr(config.towers, tower) for tower in architecture.tower_names)
+    names = " + ".join(f"{source.dataset}/{source.split}" for source in config.sources)
+    card = ModelCard(
+        name=config.preset,
+        architecture=architecture,
+        vocabulary=vocabulary.load().names,
+        threshold=0,
+        temperature=1,
+        licence=f"weights for research and other non-commercial use, as the training data ask: {terms}",
+        provenance=(
+            f"`mfuser train` on {names}: {steps} steps of {config.batch} crops, "
+            f"{elapsed_s / 60:.1f} minutes, seed {config.seed}; towers "
+            f"{towers}, text {config.towers.text}"
+        ),
+    )
+    save_model(average, card, out / f"{config.preset}.safetensors")
 
 
 def random_state() -> list[Tensor]:

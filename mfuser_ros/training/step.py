@@ -9,15 +9,18 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mfuser_ros import vocabulary
 from mfuser_ros.errors import DeviceError
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.training.config import OptimizerConfig, TrainConfig
 from mfuser_ros.training.geometry import Geometry
 from mfuser_ros.training.objective import Terms, objective
 from mfuser_ros.training.photometry import Photometry
+from mfuser_ros.training.regularisers import Anchor
 from mfuser_ros.training.sources import Source, draw_batch
 
-_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed")  # matrices without decay
+# matrices without decay
+_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed", "tokens")
 COLUMNS = (*Terms._fields, "gradient_norm", "skipped")
 
 
@@ -34,6 +37,8 @@ class Step:
         """Take over a model that is on `device`, with its initial weights."""
         self.model = model.train()
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        losses = config.losses
+        self._anchor = Anchor(model, vocabulary.load().names) if losses.language or losses.vision else None
         self._sources = sources
         self._config = config
         self._device = device
@@ -65,9 +70,13 @@ class Step:
     def __call__(self) -> None:
         """Run one step."""
         if self._graph is None:
-            self._run()
+            self.record()
         else:
             self._graph.replay()
+        self.count()
+
+    def count(self) -> None:
+        """Note that a step was run, here or in a graph that holds it."""
         self._steps += 1
 
     def capture(self, warm_up: int = 4) -> None:
@@ -86,7 +95,7 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._run()
+                self.record()
         except RuntimeError as error:
             raise DeviceError(f"the step cannot be recorded ({' '.join(str(error).split())}): use --eager") from error
         self._graph = graph
@@ -98,7 +107,8 @@ class Step:
         self._steps = 0
         return dict(zip(COLUMNS, means, strict=True))
 
-    def _run(self) -> None:
+    def record(self) -> None:
+        """The work of one step, to be run or to be recorded in a graph; `count` is told of each run."""
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             picture, targets = draw_batch(self._sources, self._geometry)
@@ -108,7 +118,9 @@ class Step:
         low = self._device.type == "cuda" and self._config.precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
             output = self.model(picture)
-        terms = objective(output, targets, self._config.losses)
+            drift = self._anchor(picture, output) if self._anchor else None
+        matched = self.model.architecture.matched
+        terms = objective(output, targets, self._config.losses, matched=matched, drift=drift)
         terms.total.backward()  # type: ignore[no-untyped-call]
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
