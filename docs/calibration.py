@@ -26,7 +26,8 @@ import mfuser_ros
 from mfuser_ros.checkpoints.store import load_model, locate
 from mfuser_ros.commands.progress import track
 from mfuser_ros.datasets.config import DatasetConfig, load_config
-from mfuser_ros.datasets.packed import PackedDataset, Sample, open_split
+from mfuser_ros.datasets.opening import Dataset, open_split
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.calibration import LOST, PIXELS, Fit, Pixels, draw, fit_sets, write_fit
 from mfuser_ros.evaluation.calibration_curves import judge
@@ -44,7 +45,7 @@ class Part(NamedTuple):
 
     name: str  # SET/SPLIT, or SET/SPLIT/SEQUENCE
     config: DatasetConfig
-    dataset: PackedDataset
+    dataset: Dataset
     chosen: list[int]
 
     def samples(self) -> Iterator[Sample]:

@@ -25,7 +25,7 @@ import mfuser_ros
 from mfuser_ros.commands.progress import track
 from mfuser_ros.datasets import video
 from mfuser_ros.datasets.config import DatasetConfig, load_config
-from mfuser_ros.datasets.packed import open_split
+from mfuser_ros.datasets.opening import open_split
 from mfuser_ros.evaluation.metrics import Confusion
 from mfuser_ros.evaluation.temporal import FlipCounter
 from mfuser_ros.inference import Segmentation, Segmenter, Steady
