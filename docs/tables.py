@@ -181,9 +181,12 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+PAGES = {
+    README: tables,
+    CHECKPOINTS: checkpoint_tables,
+    GENERALISATION: lambda: {"generalisation": generalisation()},
+}
+
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8"), tables()), encoding="utf-8")
-    GENERALISATION.write_text(
-        filled(GENERALISATION.read_text(encoding="utf-8"), {"generalisation": generalisation()}), encoding="utf-8"
-    )
-    CHECKPOINTS.write_text(filled(CHECKPOINTS.read_text(encoding="utf-8"), checkpoint_tables()), encoding="utf-8")
+    for page, of_page in PAGES.items():
+        page.write_text(filled(page.read_text(encoding="utf-8"), of_page()), encoding="utf-8")
