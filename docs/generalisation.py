@@ -58,7 +58,9 @@ def score(arguments: argparse.Namespace) -> None:
     environment = {"torch": torch.__version__, "python": platform.python_version()}
     if torch.cuda.is_available():
         environment["gpu"] = torch.cuda.get_device_name()
-    arguments.json.write_text(json.dumps({"version": 1, "environment": environment, "rows": rows}, indent=1) + "\n")
+    arguments.json.write_text(
+        json.dumps({"version": 1, "environment": environment, "trainings": rows}, indent=1) + "\n"
+    )
 
 
 def _score(file: Path, data: Path, device: str, target: str) -> dict[str, Any]:

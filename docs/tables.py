@@ -13,10 +13,12 @@ from typing import Any
 
 from mfuser_ros.commands.app import app
 from mfuser_ros.node import launching, parameters
+from mfuser_ros.training.rows import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 CHECKPOINTS = ROOT / "docs" / "checkpoints.md"
+GENERALISATION = ROOT / "docs" / "generalisation.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 
 Json = dict[str, Any]
@@ -109,6 +111,34 @@ def rewrites(files: list[tuple[str, Json]]) -> str:
     return "\n".join(lines)
 
 
+def generalisation() -> str:
+    """Trainings of docs/generalisation.py: mIoU on the source and on the unseen sets, mean over the seeds."""
+    experiment = load_experiment(ROOT / "config" / "train" / "generalisation.yaml")
+    trainings = json.loads((BENCHMARKS / "generalisation.json").read_text(encoding="utf-8"))["trainings"]
+    sets = sorted({name for training in trainings for name in training["scores"]})
+    lines = [
+        f"| row | towers | {' | '.join(sets)} | seeds | steps |",
+        f"|---|---|{'---|' * len(sets)}---|---|",
+    ]
+    for variant, how in experiment.variants.items():
+        for row, what in experiment.rows.items():
+            runs = [run for run in trainings if (run["row"], run["variant"]) == (row, variant)]
+            cells = [
+                _spread([100 * run["scores"][name]["miou"] for run in runs if name in run["scores"]]) for name in sets
+            ]
+            steps = ", ".join(str(run["steps"]) for run in runs)
+            lines.append(f"| {what.title} | {how.title} | {' | '.join(cells)} | {len(runs) or 'not run'} | {steps} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    """Mean, and lowest to highest where there are several."""
+    if not values:
+        return ""
+    mean = f"{sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
 def filled(text: str, tables: dict[str, str]) -> str:
     """`text` with each table between its marks.
 
@@ -151,6 +181,12 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+PAGES = {
+    README: tables,
+    CHECKPOINTS: checkpoint_tables,
+    GENERALISATION: lambda: {"generalisation": generalisation()},
+}
+
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8"), tables()), encoding="utf-8")
-    CHECKPOINTS.write_text(filled(CHECKPOINTS.read_text(encoding="utf-8"), checkpoint_tables()), encoding="utf-8")
+    for page, of_page in PAGES.items():
+        page.write_text(filled(page.read_text(encoding="utf-8"), of_page()), encoding="utf-8")
