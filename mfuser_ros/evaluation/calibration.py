@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from mfuser_ros.checkpoints.store import ModelCard, ModelFile, load_model, save_model
+from mfuser_ros.checkpoints.store import ModelFile, load_model, write_description
 from mfuser_ros.datasets.config import DatasetConfig
 from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
@@ -167,13 +167,15 @@ def choose_threshold(right: np.ndarray, lost: float = LOST) -> float:
 
 
 def write_fit(path: Path, fitted: Fit) -> ModelFile:
-    """Write temperature and threshold into the YAML beside the weights at `path` (which are saved anew, unchanged)."""
-    network, description = load_model(path)
-    content = description.model_dump(exclude={"sha256"})
-    card = ModelCard.model_validate(
-        content | {"temperature": fitted.temperature, "threshold": min(fitted.threshold, 0.999)}
-    )
-    return save_model(network, card, path)
+    """Write temperature and threshold into the YAML beside the weights at `path`, which stay as they are."""
+    _, description = load_model(path)
+    content = description.model_dump() | {
+        "temperature": fitted.temperature,
+        "threshold": min(fitted.threshold, 0.999),
+    }
+    file = ModelFile.model_validate(content)
+    write_description(file, path)
+    return file
 
 
 def mean_nll(pixels: Pixels, temperature: float) -> float:
