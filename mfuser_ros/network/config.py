@@ -330,16 +330,17 @@ def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: wh
     if preset not in PRESETS:
         raise ConfigurationError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
     try:
-        return Architecture.model_validate(_merged(PRESETS[preset].model_dump(), changes))
+        return Architecture.model_validate(laid_over(PRESETS[preset].model_dump(), changes))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "architecture"
         raise ConfigurationError(f"changes of preset {preset}: {where}: {first['msg']}: correct it") from error
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:  # Any: what a YAML file holds
+    """`base` with `changes`: mappings are merged key by key, all else is replaced."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        merged[key] = laid_over(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mfuser_ros.network.model import Output, Prediction, assemble
 from mfuser_ros.training.config import LossConfig
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.losses import alignment_loss, class_loss, marginal_loss, mask_loss
 from mfuser_ros.training.targets import Targets, class_targets, draw_points
 
@@ -27,11 +28,12 @@ class Terms(NamedTuple):
     alignment: Tensor
 
 
-def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
+def objective(output: Output, targets: Targets, config: LossConfig, draws: Draws | None = None) -> Terms:
     """Losses of a batch in float32, whatever the network ran in.
 
-    The weighted losses of all predictions are averaged: the last counts 1, each one before `config.auxiliary`.
-    The last prediction is compared at full size, as it is used; the others and the alignment at the masks' size.
+    The weighted losses of all predictions are averaged (or added): the last counts 1, each one before
+    `config.auxiliary`. The last prediction is compared at full size, as it is used; the others at the masks' size.
+    `draws` are those of this process's samples; None: of a batch that is all here.
     """
     with torch.autocast(targets.label.device.type, enabled=False):
         predictions = output.predictions
@@ -40,7 +42,12 @@ def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
         L, B, K, h, w = mask_logits.shape
         classes = class_targets(targets)
         with torch.no_grad():
-            points = draw_points(mask_logits.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
+            draws = draws or Draws([B], mask_logits.device)
+            points = draw_points(
+                mask_logits.reshape(-1, h, w),
+                config.points,
+                rand=lambda count: draws.rand(L, K, count, 2).transpose(0, 1).reshape(L * B * K, count, 2),
+            ).view(L, B, K, config.points, 2)
         labelled = targets.valid if config.unlabelled == "skip" else None
         masks = mask_loss(mask_logits, classes, points, labelled)
         class_terms = class_loss(class_logits, classes)
@@ -56,7 +63,8 @@ def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
             + config.mask * masks.bce
             + config.dice * masks.dice
         )  # (L,)
-        alignment = alignment_loss(output.score_logits, coarse)
+        alignment = alignment_loss(output.score_logits, targets.strided(config.alignment_stride))
         earlier = config.auxiliary * per_prediction[:-1].sum()
-        total = (per_prediction[-1] + earlier) / (1 + config.auxiliary * (L - 1)) + config.alignment * alignment
+        weights = 1 + config.auxiliary * (L - 1) if config.total == "mean" else 1
+        total = (per_prediction[-1] + earlier) / weights + config.alignment * alignment
         return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment)

@@ -16,6 +16,7 @@ from mfuser_ros.network.config import SMALL
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.mvfuser import MVFuser
 from mfuser_ros.training.config import load_recipe
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.geometry import Geometry
 from mfuser_ros.training.objective import objective
 from mfuser_ros.training.photometry import Photometry
@@ -62,11 +63,11 @@ def test_no_tensor_of_the_host_takes_part_in_a_step(monkeypatch: pytest.MonkeyPa
     for module in model.modules():
         if isinstance(module, MVFuser):
             module.backend = "blocked"
-    sources = [_source(), _source()]
+    sources, draws = [_source(), _source()], Draws([2, 2], META)
 
     def step() -> None:
         picture, targets = draw_batch(sources, Geometry(crop=(64, 96)))
-        terms = objective(model(photometry(picture)), targets, losses)
+        terms = objective(model(photometry(picture, draws)), targets, losses, draws)
         terms.total.backward()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

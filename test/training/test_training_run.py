@@ -20,9 +20,10 @@ from mfuser_ros.network.config import SMALL
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.training.config import TrainConfig, load_recipe
 from mfuser_ros.training.geometry import Geometry
-from mfuser_ros.training.loop import Limits, initial_model, train
+from mfuser_ros.training.loop import Limits, train
 from mfuser_ros.training.objective import objective
 from mfuser_ros.training.sources import draw_batch, frequency_weights, load_source
+from mfuser_ros.training.start import initial_model
 from mfuser_ros.training.step import Step
 from mfuser_ros.training.targets import Targets
 
