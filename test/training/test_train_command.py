@@ -16,11 +16,7 @@ SMALL = str(ROOT / "config" / "train" / "small.yaml")
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    prefix = tmp_path / "prefix" / "share"
-    prefix.mkdir(parents=True)
-    (prefix / "mfuser_ros").symlink_to(ROOT)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix.parent))
+def app() -> typer.Typer:
     application = typer.Typer()
     application.command()(train)
     return application
