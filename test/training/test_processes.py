@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +63,62 @@ def test_two_processes_have_the_losses_of_one(
     one, two = _log(tmp_path / "one"), _log(tmp_path / "two")
     assert [row["step"] for row in two] == [1, 2, 3]
     # the first step differs by the order of sums alone; Adam then divides tiny gradients by their own size
-    for before, after, tolerance in zip(one, two, (1e-5, 1e-3, 1e-3), strict=True):
+    for before, after, tolerance in zip(one, two, (1e-5, 2e-4, 1e-3), strict=True):
         for name in ("total", "marginal", "classes", "mask", "dice", "alignment", "gradient_norm"):
             assert after[name] == pytest.approx(before[name], rel=tolerance), (before["step"], name)
+
+
+def test_killed_training_resumes_bit_for_bit(
+    recipe: TrainConfig, command: list[str], data: Path, towers: Path, tmp_path: Path, one_thread: None
+) -> None:
+    steps = 5
+    killed = [sys.executable, *command, "--out", str(tmp_path / "killed"), "--steps", str(steps)]
+    with subprocess.Popen(killed, env=_environment(), stdout=subprocess.PIPE, text=True) as run:
+        whole = _trained(recipe, data, towers, tmp_path / "whole", steps, None)
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("step 3 "):  # its checkpoint is being written, or will be
+                run.send_signal(signal.SIGKILL)
+                break
+    assert run.returncode == -signal.SIGKILL
+    assert 2 <= torch.load(tmp_path / "killed" / STATE, weights_only=True)["step"] <= 4  # one interval at most is lost
+    load_model(tmp_path / "killed" / "small.safetensors")  # whole, and the description is its own
+
+    resumed = _trained(recipe, data, towers, tmp_path / "killed", steps, tmp_path / "killed" / STATE)
+
+    assert list(whole) == list(resumed)
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    timeless = [[{k: v for k, v in row.items() if k not in CLOCKS} for row in _log(tmp_path / run)]
+                for run in ("whole", "killed")]  # fmt: skip
+    assert [row["step"] for row in timeless[1]] == [1, 2, 3, 4, 5]
+    assert timeless[0] == timeless[1]
+    assert not list((tmp_path / "whole").glob("*.part"))
+
+
+CLOCKS = ("elapsed_s", "steps_per_s", "eta_s")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in the order of the other process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _trained(
+    recipe: TrainConfig, data: Path, towers: Path, out: Path, steps: int, resume: Path | None
+) -> dict[str, torch.Tensor]:
+    """Every tensor of the last checkpoint."""
+    train(recipe, data=data, towers=towers, out=out, device=CPU, limits=Limits(steps=steps), resume=resume)
+    return dict(_tensors("", torch.load(out / STATE, weights_only=True)))
+
+
+def _tensors(name: str, content: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(content, torch.Tensor):
+        yield name, content
+    elif isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _tensors(f"{name}.{key}", value)
