@@ -72,7 +72,7 @@ def to_hsv(picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """The inverse of `to_hsv`, rounded to bytes."""
+    """The inverse of `to_hsv`, truncated to bytes."""
     whole, share = (hue / 30).floor(), hue / 30 % 1
     s = saturation / 255
     low, falling, rising = value * (1 - s), value * (1 - s * share), value * (1 - s * (1 - share))
@@ -81,4 +81,4 @@ def from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     green = torch.stack([rising, value, value, falling, low, low])
     blue = torch.stack([low, low, rising, value, value, falling])
     channels = [choice.gather(0, sector[None])[0] for choice in (red, green, blue)]
-    return torch.cat(channels, 1).round()
+    return (torch.cat(channels, 1) + 1e-3).floor()  # as OpenCV truncates, but for errors of float32

@@ -14,8 +14,6 @@ from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.losses import alignment_loss, class_loss, marginal_loss, mask_loss
 from mfuser_ros.training.targets import Targets, class_targets, draw_points
 
-STRIDE = 4  # of the masks
-
 
 class Terms(NamedTuple):
     """Losses of one step, () each; all but the total are unweighted and belong to the last prediction."""
@@ -51,12 +49,7 @@ def objective(output: Output, targets: Targets, config: LossConfig, draws: Draws
         labelled = targets.valid if config.unlabelled == "skip" else None
         masks = mask_loss(mask_logits, classes, points, labelled)
         class_terms = class_loss(class_logits, classes)
-        scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
-        coarse = targets.strided(STRIDE)
-        probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
-        full = F.interpolate(probability, targets.label.shape[1:], mode="bilinear")  # as inference enlarges it
-        marginals = [marginal_loss(score, coarse) for score in scores[:-1]] + [marginal_loss(full, targets)]
-        marginal = torch.stack(marginals)
+        marginal = _marginals(class_logits, mask_logits, targets) if config.marginal else class_terms.new_zeros(L)
         per_prediction = (
             config.marginal * marginal
             + config.classes * class_terms
@@ -68,3 +61,12 @@ def objective(output: Output, targets: Targets, config: LossConfig, draws: Draws
         weights = 1 + config.auxiliary * (L - 1) if config.total == "mean" else 1
         total = (per_prediction[-1] + earlier) / weights + config.alignment * alignment
         return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment)
+
+
+def _marginals(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -> Tensor:
+    """(L,) marginal losses of the predictions."""
+    scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
+    coarse = targets.sized(*mask_logits.shape[3:])
+    probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
+    full = F.interpolate(probability, targets.label.shape[1:], mode="bilinear")  # as inference enlarges it
+    return torch.stack([marginal_loss(score, coarse) for score in scores[:-1]] + [marginal_loss(full, targets)])

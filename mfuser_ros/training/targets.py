@@ -26,6 +26,16 @@ class Targets:
         start = (stride - 1) // 2
         return Targets(self.label[:, start::stride, start::stride], self.membership, self.weight, self.presence)
 
+    def sized(self, height: int, width: int) -> Targets:
+        """The same with the labels at another size, each taken from the middle of its cell."""
+        H, W = self.label.shape[1:]
+        if (height * (H // height), width * (H // height)) == (H, W):
+            return self.strided(H // height)
+        device = self.label.device
+        rows = ((torch.arange(height, device=device) + 0.5) * (H / height)).long()
+        columns = ((torch.arange(width, device=device) + 0.5) * (W / width)).long()
+        return Targets(self.label[:, rows][:, :, columns], self.membership, self.weight, self.presence)
+
     @property
     def valid(self) -> Tensor:
         """(B, H, W) bool: pixels that carry a label."""
