@@ -65,7 +65,7 @@ def test_published_crop_is_that_of_the_resized_picture(scale: float, seed: int) 
 
 
 def test_picture_smaller_than_the_crop_lies_in_its_corner() -> None:
-    picture, label = _scene(64, 64)
+    _picture, label = _scene(64, 64)
     crop = draw_published(np.random.default_rng(0), label, CropConfig(size=(48, 48), scale=(0.5, 0.5)), None)
     assert crop.factor.tolist() == [0.5, 0.5]
     ids = nearest_ids(label, crop, (48, 48))
