@@ -12,7 +12,8 @@ from mfuser_ros.network.text import TextEncoder
 from mfuser_ros.network.towers import MobileNetV2Tower
 from mfuser_ros.training.config import OptimizerConfig
 
-_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed")  # matrices without decay
+# matrices without decay
+_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed", "tokens")
 
 
 def build_optimizer(

@@ -11,9 +11,9 @@ from mfuser_ros.checkpoints.convert import token_ids_for
 from mfuser_ros.checkpoints.originals import untrained
 from mfuser_ros.checkpoints.store import class_token_ids, read_tensors
 from mfuser_ros.errors import CheckpointError, ConfigurationError
-from mfuser_ros.network.config import LearnedText, StoredText, changed
+from mfuser_ros.network.config import LinkedText, StoredText, changed
 from mfuser_ros.network.model import MFuser
-from mfuser_ros.network.text import LearnedQueries, StoredTextQueries
+from mfuser_ros.network.text import StoredTextQueries
 from mfuser_ros.network.towers import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.training.config import TowerFiles, TrainConfig
 
@@ -31,7 +31,7 @@ def initial_model(config: TrainConfig, towers: Path) -> MFuser:
     files = config.towers
     torch.manual_seed(config.seed)
     text, names = architecture.text, vocabulary.load().names
-    if isinstance(text, StoredText | LearnedText):
+    if isinstance(text, StoredText | LinkedText):
         model = MFuser(architecture)
         load_pretrained(model, files, towers)
         return model
@@ -56,7 +56,7 @@ def load_pretrained(model: MFuser, files: TowerFiles, folder: Path) -> None:
         if not isinstance(tower, MobileNetV2Tower):
             raise ConfigurationError(f"{name}: only MobileNetV2 towers are filled from files: choose the preset small")
         load_mobilenet(tower, {key: value.float() for key, value in read_tensors(folder / name).items()})
-    if isinstance(model.text, LearnedQueries):
+    if model.architecture.matched:  # it knows no text
         return
     if not isinstance(model.text, StoredTextQueries):
         raise ConfigurationError(f"{files.text}: the preset has a text tower of its own: choose the preset small")

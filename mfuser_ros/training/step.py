@@ -23,6 +23,7 @@ from mfuser_ros.training.geometry import Geometry
 from mfuser_ros.training.objective import Terms, objective
 from mfuser_ros.training.optimizer import build_optimizer
 from mfuser_ros.training.photometry import Photometry
+from mfuser_ros.training.regularisers import Anchor
 from mfuser_ros.training.sources import Source, draw_batch
 
 COLUMNS = (*Terms._fields, "gradient_norm", "skipped")
@@ -52,6 +53,8 @@ class Step:
         """
         self.model = model.train()
         self.done = 0
+        losses = config.losses
+        self._anchor = Anchor(model) if losses.language or losses.vision else None
         self._sources = sources
         self._config = config
         self.device = device
@@ -168,7 +171,9 @@ class Step:
         low = self.device.type == "cuda" and config.precision == "bf16"
         with self._own_generator(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             output = self._network(picture)
-        terms = objective(output, targets, config.losses, self._draws)
+            drift = self._anchor(picture, output) if self._anchor else None
+        matched = self.model.architecture.matched
+        terms = objective(output, targets, config.losses, matched=matched, drift=drift, draws=self._draws)
         # the processes' gradients are averaged, their losses add up
         (terms.total * processes.count()).backward()  # type: ignore[no-untyped-call]
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]

@@ -26,16 +26,6 @@ class Targets:
         start = (stride - 1) // 2
         return Targets(self.label[:, start::stride, start::stride], self.membership, self.weight, self.presence)
 
-    def sized(self, height: int, width: int) -> Targets:
-        """The same with the labels at another size, each taken from the middle of its cell."""
-        H, W = self.label.shape[1:]
-        if (height * (H // height), width * (H // height)) == (H, W):
-            return self.strided(H // height)
-        device = self.label.device
-        rows = ((torch.arange(height, device=device) + 0.5) * (H / height)).long()
-        columns = ((torch.arange(width, device=device) + 0.5) * (W / width)).long()
-        return Targets(self.label[:, rows][:, :, columns], self.membership, self.weight, self.presence)
-
     @property
     def valid(self) -> Tensor:
         """(B, H, W) bool: pixels that carry a label."""
@@ -68,11 +58,28 @@ def crop_targets(label: Tensor, membership: Tensor, weight: Tensor, presence: Te
 
 @dataclass(frozen=True)
 class ClassTargets:
-    """Fixed assignment (spec 6.1): query k stands for class k."""
+    """Which classes pictures show, and where (spec 6.1)."""
 
     positive: Tensor  # (B, K) bool: class k is in the picture and its mask is known
     negative: Tensor  # (B, K) bool: class k is known to be absent; neither: nothing is known, no loss
     mask: Tensor  # (B, K, H, W) float32, 0 or 1: mask of each positive class
+
+
+@dataclass(frozen=True)
+class QueryLabels:
+    """What each query is to say; the first axis, of predictions, may be 1 for all of them."""
+
+    target: Tensor  # (L, B, Q) int64: class, or C for "no object"
+    positive: Tensor  # (L, B, Q) bool: is to say a class
+    negative: Tensor  # (L, B, Q) bool: is to say "no object"; neither: does not count
+
+
+def fixed_labels(classes: ClassTargets) -> QueryLabels:
+    """What each query is to say where query k stands for class k (spec 6.1)."""
+    C = classes.positive.shape[1]
+    own = torch.arange(C, device=classes.positive.device)
+    target = torch.where(classes.positive, own, C)
+    return QueryLabels(target[None], classes.positive[None], classes.negative[None])
 
 
 def class_targets(targets: Targets) -> ClassTargets:
@@ -127,7 +134,18 @@ def draw_points(
             return torch.rand(N, points, 2, device=logits.device)
 
     candidates = rand(int(oversample * count))
+    return choose_points(logits, candidates, rand(count - kept), kept)
+
+
+def choose_points(logits: Tensor, candidates: Tensor, others: Tensor, kept: int) -> Tensor:
+    """Points (N, P, 2): those `kept` of the candidates whose |logit| is smallest, in any order, then the others.
+
+    Args:
+        logits: (N, h, w).
+        candidates: (N, candidates, 2).
+        others: (N, P - kept, 2).
+        kept: how many of the candidates.
+    """
     doubt = -sample_points(logits, candidates).abs()
     best = doubt.topk(kept, dim=1, sorted=False).indices  # (N, kept)
-    chosen = candidates.gather(1, best[..., None].expand(N, kept, 2))
-    return torch.cat([chosen, rand(count - kept)], 1)
+    return torch.cat([candidates.gather(1, best[..., None].expand(-1, -1, 2)), others], 1)
