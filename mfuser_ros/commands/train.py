@@ -85,7 +85,7 @@ def _check_precision(recipe: TrainConfig, device: torch.device) -> None:
 def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Validate:
     """The light evaluation of the recipe; its score is the mean IoU."""
     from mfuser_ros.datasets.config import load_config  # noqa: PLC0415
-    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
+    from mfuser_ros.datasets.opening import open_split  # noqa: PLC0415
     from mfuser_ros.evaluation.dataset import evaluate  # noqa: PLC0415
     from mfuser_ros.evaluation.windowed import probabilities  # noqa: PLC0415
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mfuser_ros.datasets.config import CLASSES
-from mfuser_ros.datasets.packed import PackedDataset
+from mfuser_ros.datasets.opening import Dataset as LabelledSet
 from mfuser_ros.errors import ConfigurationError, DatasetError, MFuserError
 from mfuser_ros.training import processes
 from mfuser_ros.training.config import RareClasses, SourceConfig, TrainConfig
@@ -119,7 +119,7 @@ class Windows(Dataset["Window | str"]):
     """Reads pictures of a set and cuts windows; `windows[step, row]` is always the same."""
 
     def __init__(
-        self, dataset: PackedDataset, chosen: Sequence[int], counts: np.ndarray | None, config: SourceConfig,
+        self, dataset: LabelledSet, chosen: Sequence[int], counts: np.ndarray | None, config: SourceConfig,
         recipe: TrainConfig, number: int,
     ) -> None:  # fmt: skip
         """Prepare.
@@ -244,7 +244,7 @@ def cut_window(
     )
 
 
-def label_pixels(dataset: PackedDataset, chosen: Sequence[int], cache: Path | None) -> np.ndarray:
+def label_pixels(dataset: LabelledSet, chosen: Sequence[int], cache: Path | None) -> np.ndarray:
     """Pixels of each label in each of the chosen pictures of a set, (pictures, 19).
 
     Args:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mfuser_ros.datasets.config import CLASSES, load_config
-from mfuser_ros.datasets.packed import PackedDataset, Sample, open_split
+from mfuser_ros.datasets.opening import Dataset, open_split
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.training.config import SourceConfig, TrainConfig
 from mfuser_ros.training.disk import DiskSource, Windows, label_pixels, rare_factors
@@ -107,7 +108,7 @@ def open_source(
     )
 
 
-def _chosen_pictures(config: SourceConfig, data: Path) -> tuple[PackedDataset, list[int]]:
+def _chosen_pictures(config: SourceConfig, data: Path) -> tuple[Dataset, list[int]]:
     dataset = open_split(load_config(config.dataset), config.split, data)
     chosen = [
         index for index, stem in enumerate(dataset.stems) if dataset.config.sequence_of(stem) not in config.leave_out
@@ -117,7 +118,7 @@ def _chosen_pictures(config: SourceConfig, data: Path) -> tuple[PackedDataset, l
     return dataset, chosen
 
 
-def _fits(dataset: PackedDataset, chosen: Sequence[int]) -> bool:
+def _fits(dataset: Dataset, chosen: Sequence[int]) -> bool:
     """Whether all pictures at full size, as large as the first, are few enough bytes for a device."""
     return 4 * dataset[chosen[0]].label.size * len(chosen) <= DEVICE_BYTES
 

@@ -30,7 +30,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             picture = np.stack([label * 9, 255 - label * 9, rng.integers(0, 255, size, np.uint8)], 2)
             cv2.imwrite(str(root / name / "photo" / f"s{number}_1.jpg"), picture)
             cv2.imwrite(str(root / name / "label" / f"s{number}_1.png"), label)
+            if name == "cityscapes256/val":  # the same as published sets, which the published recipes name
+                city, shot = "cityscapes/{}/val/aachen", f"aachen_00000{number}_000019"
+                _write(root / "gta5/images" / f"0000{number}.png", picture)
+                _write(root / "gta5/labels" / f"0000{number}_labelTrainIds.png", label)
+                _write(root / city.format("leftImg8bit") / f"{shot}_leftImg8bit.png", picture)
+                _write(root / city.format("gtFine") / f"{shot}_gtFine_labelTrainIds.png", label)
     return root
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture)
 
 
 @pytest.fixture(scope="session")

@@ -82,8 +82,8 @@ def tiny(tmp_path: Path) -> Callable[[str, str], Path]:
             "base": [str(base)],
             "changes": changes,
             "towers": towers,
-            "sources": [{**only, "dataset": "cityscapes256", "rare_classes": rare}],
-            "validation": {"dataset": "cityscapes256", "every_nth": 2, "steps": 1},
+            "sources": [{**only, "rare_classes": rare}],
+            "validation": {"every_nth": 2, "steps": 1},
             "crop": {"size": [side, side]},
             "losses": {"points": 32},
             "steps": 2,
@@ -116,7 +116,7 @@ def test_published_recipe_trains_end_to_end(
     network, card = load_model(tmp_path / "out" / f"{preset}.safetensors")
     rows = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "total" in row] == [1, 2]
-    assert [row["step"] for row in rows if "cityscapes256/val_miou" in row] == [1, 2]
+    assert [row["step"] for row in rows if "cityscapes/val_miou" in row] == [1, 2]
     assert all(row["skipped"] == 0 for row in rows if "total" in row)
     start = before.state_dict()
     moved = {
@@ -125,7 +125,7 @@ def test_published_recipe_trains_end_to_end(
     assert not any(name.startswith(("vfm.", "vlm.")) for name in moved)
     assert {name for name in moved if name.startswith("text.")} <= {"text.contexts"}
     assert any(name.startswith("mask_decoder.") for name in moved)
-    assert "validated: cityscapes256/val_miou" in card.provenance
+    assert "validated: cityscapes/val_miou" in card.provenance
     best, best_card = load_model(tmp_path / "out" / f"{preset}_best.safetensors")
-    assert "the best of its validations: cityscapes256/val_miou" in best_card.provenance
+    assert "the best of its validations: cityscapes/val_miou" in best_card.provenance
     assert best.architecture == network.architecture
