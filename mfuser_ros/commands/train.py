@@ -45,8 +45,8 @@ def train(
 ) -> None:
     """Train a network by a recipe; leaves PRESET.safetensors, PRESET.yaml, state.pt and log.jsonl in --out.
 
-    Several GPUs or machines: start it with torchrun, such as torchrun --nproc-per-node 4 -m mfuser_ros.commands.app
-    train ...; the samples of each batch are shared between the processes.
+    Several GPUs or machines: torchrun --nproc-per-node 4 --no-python mfuser train ... shares the samples of each batch
+    between the processes (docs/training.md).
 
     Example: mfuser train config/train/small.yaml --data data --towers weights --out runs/small --minutes 20
     """

@@ -1,4 +1,4 @@
-"""The log of a training: log.jsonl, and TensorBoard's files where that is installed."""
+"""The log of a training: log.jsonl and run.json, and TensorBoard's files where that is installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from mfuser_ros.training.saving import replaced
 
 LOG = "log.jsonl"
+SESSIONS = "run.json"
 BOARD = "tensorboard"
 
 Row = Mapping[str, Any]  # of the log: numbers and text
@@ -26,10 +27,18 @@ class Journal:
         """
         self._log = out / LOG
         self._report = report
+        if step == 0:
+            (out / SESSIONS).unlink(missing_ok=True)  # of another training
         if self._log.is_file():
             kept = [line for line in self._log.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
             replaced(self._log, lambda path: path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8"))
         self._board = _board(out / BOARD, step)
+
+    def begin(self, facts: Row) -> None:
+        """Add a session to run.json: what ran, on what, from which step on."""
+        path = self._log.with_name(SESSIONS)
+        sessions = [*_read_sessions(path), dict(facts)]
+        replaced(path, lambda part: part.write_text(json.dumps(sessions, indent=1) + "\n", encoding="utf-8"))
 
     def __call__(self, row: Row) -> None:
         """Write one row."""
@@ -46,6 +55,10 @@ class Journal:
         """Write what TensorBoard still holds back."""
         if self._board is not None:
             self._board.close()
+
+
+def _read_sessions(path: Path) -> list[Any]:  # JSON
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
 def _board(folder: Path, step: int) -> Any:  # TensorBoard's writer, which is untyped

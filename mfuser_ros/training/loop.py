@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +12,8 @@ from typing import Any
 
 import torch
 
-from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints.store import ModelCard, TokenIds, fill, read_tensors, save_model
+from mfuser_ros import __version__, vocabulary
+from mfuser_ros.checkpoints.store import ModelCard, TokenIds, fill, read_tensors, save_model, sha256
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import SiglipTextEncoder
@@ -69,7 +71,7 @@ def train(
         towers: folder of the pretrained towers.
         out: receives the weights that ship as model files, the last as PRESET.safetensors and those with the best
             score as PRESET_best.safetensors, each with its .yaml; `state.pt` and `state_best.pt` to resume from;
-            `log.jsonl` and `tensorboard/`.
+            `log.jsonl`, `run.json` and `tensorboard/`.
         device: a GPU, or the CPU (slow, for tests).
         limits: steps and minutes.
         eager: do not record a CUDA graph.
@@ -100,6 +102,8 @@ def train(
     progress = load_state(resume, step, config) if resume else Progress()
     first = processes.rank() == 0
     journal = Journal(out, step=step.done, report=report) if first else None
+    if journal:
+        journal.begin(_facts(config, step, limits, towers, start))
     run = _Run(config, step, out, limits, validate if first else None, journal, progress)
     # no graph with several processes: what they say to each other was not tested in one
     return run(eager=eager or device.type != "cuda" or processes.count() > 1)
@@ -234,6 +238,24 @@ class _Run:
                 f"{towers}{f', text {text}' if text else ''}; {said}"
             ),
         )
+
+
+def _facts(config: TrainConfig, step: Step, limits: Limits, towers: Path, start: Path | None) -> dict[str, Any]:
+    """What a reader of the log needs to repeat it."""
+    named = {name for name in config.towers.model_dump().values() if name is not None}
+    names = [name for name in sorted(named) if (towers / name).is_file()]  # one tower alone needs but its own
+    gpu = step.device.type == "cuda"
+    return {
+        "from_step": step.done,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "limits": dataclasses.asdict(limits),
+        "processes": processes.count(),
+        "device": torch.cuda.get_device_name(step.device) if gpu else platform.machine(),
+        "versions": {"mfuser_ros": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "sha256": {name: sha256(towers / name) for name in names},
+        "start": None if start is None else {"name": start.name, "sha256": sha256(start)},
+        "recipe": config.model_dump(mode="json"),
+    }
 
 
 def _token_ids(network: MFuser) -> TokenIds | None:
