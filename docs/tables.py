@@ -1,7 +1,7 @@
-"""Fills the tables of README.md from the code and from measured files: `make docs`.
+"""Fills the tables of README.md and docs/checkpoints.md from the code and from measured files: `make docs`.
 
 A table stands between <!-- NAME --> and <!-- /NAME -->. Figures come from docs/benchmarks/*.json, which
-`mfuser bench --json` and `mfuser evaluate --out` (summary.json) write, and from nowhere else.
+`mfuser bench --json`, `mfuser evaluate --out` (summary.json) and docs/measure_*.py write, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mfuser_ros.node import launching, parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+CHECKPOINTS = ROOT / "docs" / "checkpoints.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 
 Json = dict[str, Any]
@@ -79,6 +80,35 @@ def accuracy(files: list[tuple[str, Json]]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "Not measured yet: `mfuser evaluate` measures."
 
 
+def conversions(files: list[tuple[str, Json]]) -> str:
+    """Rows of docs/measure_conversion.py."""
+    lines = ["| variant | file | keys | MB in | MB out | peak MB | s | measured |", "|---|---|---|---|---|---|---|---|"]
+    for name, content in files:
+        row = content["conversion"]
+        file = f"`.{row['container']}`{', `--drop-text`' if row['drop_text'] else ''}"
+        lines.append(
+            f"| `{row['preset']}` | {file} | {row['keys']} | {row['source_mb']} | {row['written_mb']} "
+            f"| {row['peak_rss_mb']} | {row['seconds']:.0f} | [{row['date']}](benchmarks/{name}) |"
+        )
+    return "\n".join(lines)
+
+
+def rewrites(files: list[tuple[str, Json]]) -> str:
+    """Rows of docs/measure_rewrites.py."""
+    lines = [
+        "| model | on | input | everything | last prediction | optimized | measured |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, content in files:
+        row = content["rewrites"]
+        cells = [f"{of['p50']:.0f} ({of['min']:.0f})" for of in row["ms"].values()]
+        lines.append(
+            f"| `{row['preset']}`, {row['precision']} | {row['device']} | {row['input']} | {' | '.join(cells)} "
+            f"| [{row['date']}](benchmarks/{name}) |"
+        )
+    return "\n".join(lines)
+
+
 def filled(text: str, tables: dict[str, str]) -> str:
     """`text` with each table between its marks.
 
@@ -108,9 +138,19 @@ def tables() -> dict[str, str]:
     }
 
 
+def checkpoint_tables() -> dict[str, str]:
+    """Every table of docs/checkpoints.md by its mark."""
+    files = [(file.name, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(BENCHMARKS.glob("*.json"))]
+    return {
+        "conversions": conversions([(name, content) for name, content in files if "conversion" in content]),
+        "rewrites": rewrites([(name, content) for name, content in files if "rewrites" in content]),
+    }
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 if __name__ == "__main__":
     README.write_text(filled(README.read_text(encoding="utf-8"), tables()), encoding="utf-8")
+    CHECKPOINTS.write_text(filled(CHECKPOINTS.read_text(encoding="utf-8"), checkpoint_tables()), encoding="utf-8")

@@ -31,6 +31,12 @@ def test_tables_of_the_readme_are_up_to_date(tables):
     assert tables.filled(text, tables.tables()) == text, "run `make docs`"
 
 
+def test_tables_of_the_page_on_checkpoints_are_up_to_date(tables):
+    text = tables.CHECKPOINTS.read_text(encoding="utf-8")
+
+    assert tables.filled(text, tables.checkpoint_tables()) == text, "run `make docs`"
+
+
 def test_measured_rows_become_a_table(tables):
     frame = {
         "what": "frame", "model": "small", "device": "cpu", "device_name": "CPU X", "threads": 2, "size": "1280x720",

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mfuser_ros import share, validated
 from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
-from mfuser_ros.network.config import Architecture, LinkedText, SiglipText, StoredText
+from mfuser_ros.network.config import Architecture, DroppedText, LinkedText, SiglipText, StoredText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import EncodedText, tokenize
 
@@ -136,7 +136,7 @@ def save_model(network: MFuser, card: ModelCard, path: str | os.PathLike[str]) -
     tensors = {name: _half(name, tensor) for name, tensor in network.state_dict().items()}
     try:
         with _written_beside(target) as weights, _written_beside(target.with_suffix(DESCRIPTION)) as description:
-            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt", "provenance": card.provenance})
             file = ModelFile(**dict(card), sha256=sha256(weights))
             content = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
             description.write_text(content, encoding="utf-8")
@@ -188,7 +188,8 @@ def build(architecture: Architecture, names: tuple[str, ...], token_ids: TokenId
     """
     text = architecture.text
     return MFuser(
-        architecture, None if isinstance(text, StoredText | LinkedText) else class_token_ids(text, names, token_ids)
+        architecture,
+        None if isinstance(text, StoredText | DroppedText | LinkedText) else class_token_ids(text, names, token_ids),
     )
 
 

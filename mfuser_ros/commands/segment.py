@@ -43,7 +43,7 @@ def segment(
     ] = None,
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    vocabulary: Annotated[Path | None, typer.Option(help="YAML that renames, merges or recolours classes.")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="YAML of classes; new words need a text tower.")] = None,
     topic: Annotated[str | None, typer.Option(help="Picture topic of a bag that has several.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:

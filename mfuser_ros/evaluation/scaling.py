@@ -116,16 +116,16 @@ def _times(call: Callable[[], object], device: torch.device) -> Iterator[float]:
 
 
 def growth(points: list[Point], kind: FusionKind, value: str) -> float:
-    """Exponent p of the last doublings: the value grows as tokens^p between the two largest numbers of tokens.
+    """Exponent p of the power law tokens^p that fits best, by least squares of the logarithms.
 
     Args:
         points: of `measure`.
         kind: whose.
         value: `gflops`, `ms` or `least_ms`.
     """
-    first, second = sorted((point for point in points if point.kind == kind), key=lambda point: point.tokens)[-2:]
-    rise = getattr(second, value) / getattr(first, value)
-    return float(np.log(rise) / np.log(second.tokens / first.tokens))
+    own = [point for point in points if point.kind == kind]
+    slope, _ = np.polyfit(np.log([point.tokens for point in own]), np.log([getattr(point, value) for point in own]), 1)
+    return float(slope)
 
 
 def as_json(name: str, points: list[Point], device: torch.device, environment: dict[str, Any]) -> dict[str, Any]:
@@ -162,10 +162,10 @@ def draw(points: list[Point], title: str, path: Path) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise ConfigurationError("--plot needs matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     tokens = sorted({point.tokens for point in points})
-    for panel, value, label in zip(panels, ("gflops", "ms"), ("GFLOPs", "milliseconds"), strict=True):
+    for panel, value, label in zip(panels, ("gflops", "least_ms"), ("GFLOPs", "milliseconds"), strict=True):
         for number, kind in enumerate(KINDS):
             own = [point for point in points if point.kind == kind]
             panel.plot(
@@ -176,7 +176,7 @@ def draw(points: list[Point], title: str, path: Path) -> None:
                 color=f"C{number}",
                 linewidth=3 if kind == "mvfuser" else 1.5,
                 linestyle="--" if kind.startswith("separate") else "-",
-                label=f"{kind} (tokens^{growth(points, kind, value):.2f})",
+                label=f"{kind}, tokens^{growth(points, kind, value):.2f}",
                 zorder=3 if kind == "mvfuser" else 2,
             )
         panel.set(xscale="log", yscale="log", ylabel=label, xlabel="tokens of both towers")
@@ -184,9 +184,9 @@ def draw(points: list[Point], title: str, path: Path) -> None:
         panel.minorticks_off()
         panel.grid(color="0.9")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(fontsize="small", frameon=False)
+        panel.legend(fontsize="small", frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncol=2)
     panels[0].set_title("counted from the code", fontsize="medium")
-    panels[1].set_title("measured, median", fontsize="medium")
+    panels[1].set_title("measured, the least of the calls", fontsize="medium")
     figure.suptitle(title)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from pydantic import (
 
 from mfuser_ros import validated
 from mfuser_ros.errors import ConfigurationError
-from mfuser_ros.network.config import laid_over
+from mfuser_ros.network.config import merged
 
 _FORM = "see config/train for the form"
 
@@ -204,10 +204,10 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> Any:  # whatever a YAML 
     names = content.pop("base")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigurationError(f"{path}: base: must be a list of files: {_FORM}")
-    merged: dict[str, Any] = {}
+    bases: dict[str, Any] = {}
     for name in names:
         below = _with_bases(path.parent / name, (*above, path.resolve()))
         if not isinstance(below, dict):
             raise ConfigurationError(f"{path.parent / name}: must be a mapping to be a base: {_FORM}")
-        merged = laid_over(merged, below)
-    return laid_over(merged, content)
+        bases = merged(bases, below)
+    return merged(bases, content)

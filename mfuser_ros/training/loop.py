@@ -210,34 +210,49 @@ class _Run:
     def _save_as(self, suffix: str, said: str) -> None:
         if self.journal is None:
             return
-        target = self.out / f"{self.config.preset}{suffix}.safetensors"
-        save_model(self.step.average, self._card(said), target)
-        state = self.out / STATE
+        step, out = self.step, self.out
+        save_average(step.average, self.config, out, step.done, self.elapsed_s, suffix=suffix, said=said)
+        state = out / STATE
         progress = Progress(self.elapsed_s, self.best, self.last)
-        save_state(state.with_stem(state.stem + suffix), self.step, self.config, progress)
+        save_state(state.with_stem(state.stem + suffix), step, self.config, progress)
 
-    def _card(self, said: str) -> ModelCard:
-        sets = {source.dataset: load_config(source.dataset) for source in self.config.sources}
-        terms = "; ".join(f"{name}: {dataset.licence}" for name, dataset in sets.items())
-        network = self.step.average
-        architecture = network.architecture
-        towers = " and ".join(getattr(self.config.towers, tower) for tower in architecture.tower_names)
-        names = " + ".join(f"{source.dataset}/{source.split}" for source in self.config.sources)
-        text = self.config.towers.text or self.config.towers.tokens
-        return ModelCard(
-            name=self.config.preset,
-            architecture=architecture,
-            vocabulary=vocabulary.load().names,
-            token_ids=_token_ids(network),
-            threshold=0,
-            temperature=1,
-            licence=f"weights for research and other non-commercial use, as the training data ask: {terms}",
-            provenance=(
-                f"`mfuser train` on {names}: {self.step.done} steps of {self.config.batch} crops, "
-                f"{self.elapsed_s / 60:.1f} minutes, seed {self.config.seed}; towers "
-                f"{towers}{f', text {text}' if text else ''}; {said}"
-            ),
-        )
+
+def save_average(
+    average: MFuser, config: TrainConfig, out: Path, steps: int, elapsed_s: float, *, suffix: str = "",
+    said: str = "the last checkpoint",
+) -> None:  # fmt: skip
+    """Write the weights that ship as a model file PRESET.safetensors with its PRESET.yaml into `out`.
+
+    Args:
+        average: the network to write.
+        config: its recipe.
+        out: folder.
+        steps: done so far.
+        elapsed_s: seconds of training so far.
+        suffix: of the files' stem.
+        said: what the description says of this checkpoint.
+    """
+    sets = {source.dataset: load_config(source.dataset) for source in config.sources}
+    terms = "; ".join(f"{name}: {dataset.licence}" for name, dataset in sets.items())
+    architecture = average.architecture
+    towers = " and ".join(getattr(config.towers, tower) for tower in architecture.tower_names)
+    names = " + ".join(f"{source.dataset}/{source.split}" for source in config.sources)
+    text = config.towers.text or config.towers.tokens
+    card = ModelCard(
+        name=config.preset,
+        architecture=architecture,
+        vocabulary=vocabulary.load().names,
+        token_ids=_token_ids(average),
+        threshold=0,
+        temperature=1,
+        licence=f"weights for research and other non-commercial use, as the training data ask: {terms}",
+        provenance=(
+            f"`mfuser train` on {names}: {steps} steps of {config.batch} crops, "
+            f"{elapsed_s / 60:.1f} minutes, seed {config.seed}; towers "
+            f"{towers}{f', text {text}' if text else ''}; {said}"
+        ),
+    )
+    save_model(average, card, out / f"{config.preset}{suffix}.safetensors")
 
 
 def _facts(config: TrainConfig, step: Step, limits: Limits, towers: Path, start: Path | None) -> dict[str, Any]:

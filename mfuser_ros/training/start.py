@@ -11,7 +11,7 @@ from mfuser_ros.checkpoints.convert import token_ids_for
 from mfuser_ros.checkpoints.originals import untrained
 from mfuser_ros.checkpoints.store import class_token_ids, read_tensors
 from mfuser_ros.errors import CheckpointError, ConfigurationError
-from mfuser_ros.network.config import LinkedText, StoredText, changed
+from mfuser_ros.network.config import DroppedText, LinkedText, StoredText, changed
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import StoredTextQueries
 from mfuser_ros.network.towers import MobileNetV2Tower, load_mobilenet
@@ -35,6 +35,10 @@ def initial_model(config: TrainConfig, towers: Path) -> MFuser:
         model = MFuser(architecture)
         load_pretrained(model, files, towers)
         return model
+    if isinstance(text, DroppedText):
+        raise ConfigurationError(
+            "changes.text.kind dropped: its contexts cannot be trained: choose the text tower's kind"
+        )
     if architecture.towers != "both":
         raise ConfigurationError(
             f"changes.towers {architecture.towers}: original encoders fill both towers of {config.preset}: leave it out"

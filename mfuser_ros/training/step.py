@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mfuser_ros import vocabulary
 from mfuser_ros.errors import DeviceError
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.training import processes
@@ -54,7 +55,7 @@ class Step:
         self.model = model.train()
         self.done = 0
         losses = config.losses
-        self._anchor = Anchor(model) if losses.language or losses.vision else None
+        self._anchor = Anchor(model, vocabulary.load().names) if losses.language or losses.vision else None
         self._sources = sources
         self._config = config
         self.device = device
@@ -89,9 +90,13 @@ class Step:
         for source in self._sources:
             source.fetch(self.done)
         if self._graph is None:
-            self._run()
+            self.record()
         else:
             self._graph.replay()
+        self.count()
+
+    def count(self) -> None:
+        """Note that a step was run, here or in a graph that holds it."""
         self._steps += 1
         self.done += 1
 
@@ -111,7 +116,7 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._run()
+                self.record()
         except RuntimeError as error:
             raise DeviceError(f"the step cannot be recorded ({' '.join(str(error).split())}): use --eager") from error
         self._graph = graph
@@ -156,11 +161,13 @@ class Step:
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:  # the optimizer put other tensors in their place
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32).to(self.device).clone()
-        self._sums.copy_(state["sums"])
-        self._steps = int(state["summed_steps"])
+        if "sums" in state:  # a checkpoint of version 1 has none
+            self._sums.copy_(state["sums"])
+            self._steps = int(state["summed_steps"])
         self.done = int(state["step"])
 
-    def _run(self) -> None:
+    def record(self) -> None:
+        """The work of one step, to be run or to be recorded in a graph; `count` is told of each run."""
         config = self._config
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
