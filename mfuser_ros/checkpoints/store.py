@@ -136,7 +136,7 @@ def save_model(network: MFuser, card: ModelCard, path: str | os.PathLike[str]) -
     tensors = {name: _half(name, tensor) for name, tensor in network.state_dict().items()}
     try:
         with _written_beside(target) as weights, _written_beside(target.with_suffix(DESCRIPTION)) as description:
-            # one entry only: safetensors writes several in an order of chance, and the SHA-256 would be another each time
+            # one entry only: safetensors writes several in an order of chance, and the SHA-256 would change with it
             safetensors.torch.save_file(tensors, weights, metadata={"provenance": card.provenance})
             file = ModelFile(**dict(card), sha256=sha256(weights))
             description.write_text(_as_yaml(file), encoding="utf-8")
