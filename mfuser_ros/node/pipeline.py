@@ -84,6 +84,7 @@ class Pipeline:
         self._last_active_ns = 0
         self._last_start_ns: int | None = None
         self._memory: dict[str, str] = {}
+        self._lost: set[str] = set()  # cameras that have just lost their calibration
         self._publish_meaning()
 
     def activate(self, inputs: Topics) -> None:
@@ -167,10 +168,14 @@ class Pipeline:
             camera.health.note(Fault(Level.WARN, "qos", text))
 
     def watch(self) -> None:
-        """Take back a grid that nothing has confirmed for too long."""
+        """Take back a grid that nothing has confirmed for too long, or whose camera has lost its calibration."""
         worker = self._worker
         if worker is None or not worker.is_idle():
             return
+        while self._lost:
+            name = self._lost.pop()
+            if not self._cameras[name].is_calibrated:
+                self._drivable.retract(self._now_ns(), of=name)
         if time.monotonic_ns() - self._last_active_ns > self._settings.diagnostics_stale_after * SECOND_NS:
             self._drivable.retract(self._now_ns())
 
@@ -211,9 +216,8 @@ class Pipeline:
                 camera.health.replaced()
 
     def _on_lost_calibration(self, camera: Camera) -> None:
-        # a grid in work is the last of this camera; the worker takes it back with the next picture
-        if self._worker is not None and self._worker.is_idle():
-            self._drivable.retract(self._now_ns(), of=camera.settings.name)
+        # a grid that is in work now is the last of this camera: taken back after it, or with the next picture
+        self._lost.add(camera.settings.name)
 
     def _process(self, frames: Mapping[str, Frame]) -> None:
         """One batch: the newest picture of every camera that has one. Must not raise: the thread has to live on."""
