@@ -7,6 +7,8 @@ import re
 import signal
 import sys
 
+from mfuser_ros.errors import ConfigurationError
+
 STOP_TIMEOUT_S = 10.0
 USAGE = """usage: segment [--ros-args ROS_ARGUMENT...]
 
@@ -48,10 +50,13 @@ def main(args: list[str] | None = None) -> int:
     stop = _Stop()
     try:
         return _run(stop, args)
-    except BaseException:
-        if not stop.requested:
+    except BaseException as error:
+        if stop.requested:
+            return 0
+        if not isinstance(error, ConfigurationError):
             raise
-        return 0
+        print(f"segment: {error}", file=sys.stderr)
+        return 2
 
 
 def _run(stop: _Stop, args: list[str] | None) -> int:
@@ -66,11 +71,8 @@ def _run(stop: _Stop, args: list[str] | None) -> int:
     try:
         rclpy.init(args=args, context=context, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:
-        if stop.requested:
-            raise
         # without the places in rcl's sources
-        print(f"segment: {re.sub(r', at /[^ ]+:[0-9]+', '', one_line(error))}", file=sys.stderr)
-        return 2
+        raise ConfigurationError(re.sub(r", at /[^ ]+:[0-9]+", "", one_line(error))) from error
     node = executor = None
     ended = True
     try:

@@ -202,7 +202,10 @@ def test_shutdown_from_every_state_leaves_nothing(bench, steps):
 def counts(node) -> dict[str, int]:
     """All that a node could leave behind."""
     gc.collect()
-    ours = ("Publisher", "Subscription", "Camera", "Pipeline", "Worker", "PoseWatch", "StandIn", "DrivableArea", "EventHandler")
+    ours = (
+        "Publisher", "Subscription", "Camera", "Pipeline", "Worker", "PoseWatch", "StandIn", "DrivableArea",
+        "EventHandler",
+    )  # fmt: skip
     process = psutil.Process()
     return {
         "threads": threading.active_count(),

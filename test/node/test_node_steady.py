@@ -1,4 +1,4 @@
-"""The filter for labels that flicker, in the node: held for one frame, never against a danger, switched while running."""
+"""Labels that flicker, in the node: held for one frame, never against a danger, switched while running."""
 
 from __future__ import annotations
 
