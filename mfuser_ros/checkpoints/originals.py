@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, this_tool, token_ids_for, translate
-from mfuser_ros.checkpoints.hub import local_file
 from mfuser_ros.checkpoints.keymap import KeyMap, map_keys
 from mfuser_ros.checkpoints.original_names import DINOV2, Mode, Original, find_original, published_names
 from mfuser_ros.checkpoints.store import ModelCard, TokenIds, save_model, sha256
 from mfuser_ros.checkpoints.token_ids import keep_beside
 from mfuser_ros.errors import CheckpointError
+from mfuser_ros.hub import local_file
 from mfuser_ros.network.config import PRESETS, Architecture
 from mfuser_ros.network.model import MFuser
 
@@ -54,7 +54,7 @@ def untrained(
 
     Args:
         vlm: file of EVA02-CLIP-L, CLIP-L (OpenAI's TorchScript archive or a state dict) or SigLIP-L, or its name in
-            open_clip (`mfuser_ros.checkpoints.hub`). It fills text tower and VLM.
+            open_clip (`mfuser_ros.hub`). It fills text tower and VLM.
         vfm: file of DINOv2-L without registers or of another vision transformer with timm's names, or its name in timm;
             for an architecture with a VLM in the VFM's place, as for `vlm`: its visual tower is taken.
         architecture: to build; the preset that the VLM's names belong to if None.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class _TransformerTower(Tower):
     """A plain vision transformer with learned positions: the state is (B, 1 + h*w, D), or (B, h*w, D) for SigLIP."""
 
     class_token = True
-    families: tuple[type[nn.Module], ...] = (timm.models.VisionTransformer, timm.models.Eva)  # classes of timm
+    families: Any = (timm.models.VisionTransformer, timm.models.Eva)  # timm is untyped
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__(config)

@@ -8,10 +8,10 @@ import torch
 
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints.convert import token_ids_for
-from mfuser_ros.checkpoints.hub import OPEN_CLIP, TIMM
 from mfuser_ros.checkpoints.originals import untrained
 from mfuser_ros.checkpoints.store import class_token_ids, read_tensors
 from mfuser_ros.errors import CheckpointError, ConfigurationError
+from mfuser_ros.hub import OPEN_CLIP, TIMM
 from mfuser_ros.network.config import DroppedText, LinkedText, StoredText, changed
 from mfuser_ros.network.mobilenet import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.network.model import MFuser
