@@ -124,12 +124,12 @@ def _scaling(preset: str, device: str, json_file: Path | None, plot: Path | None
     points = list(track(scaling.measure(scaling.SIZES[preset], target), total=total, what="sizes", quiet=False))
     name = scaling.device_name(target)
     table = Table("fusion", box=None, title=f"{preset}, one block, one picture, {name}", title_justify="left")
-    for column in ("tokens", "GFLOPs", "ms", "least ms"):
+    for column in ("tokens", "GFLOPs", "ms", "least ms", "processor ms"):
         table.add_column(column, justify="right")
     for point in points:
-        table.add_row(
-            point.kind, f"{point.tokens:,}", f"{point.gflops:.2f}", f"{point.ms:.2f}", f"{point.least_ms:.2f}"
-        )
+        busy = "" if point.processor_ms is None else f"{point.processor_ms:.2f}"
+        times = (f"{point.ms:.2f}", f"{point.least_ms:.2f}", busy)
+        table.add_row(point.kind, f"{point.tokens:,}", f"{point.gflops:.2f}", *times)
     Console().print(table)
     if json_file is not None:
         try:
