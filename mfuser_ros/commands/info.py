@@ -94,17 +94,20 @@ def _efficiency() -> None:
 
     from mfuser_ros.network.alternatives.cost import PAPER, efficiency  # noqa: PLC0415
 
-    table = Table(
-        "fusion", box=None, caption="one block, 2 x 1297 tokens of width 1024, batch 2", caption_justify="left"
-    )
+    table = Table("fusion", box=None)
     for column in ("parameters M", "paper", "GFLOPs", "paper"):
         table.add_column(column, justify="right")
-    table.add_column("note", overflow="fold")
+    table.add_column("")
+    notes = Table(box=None, show_header=False)
     for row in efficiency():
         paper = PAPER.get(row.kind, ("", ""))
         parameters, gflops = row.shown
-        table.add_row(row.kind, parameters, paper[0], gflops, paper[1], row.note)
-    Console().print(table)
+        table.add_row(row.kind, parameters, paper[0], gflops, paper[1], row.verdict)
+        notes.add_row(row.kind, row.note)
+    console = Console()
+    console.print(table)
+    console.print("\none block, 2 x 1297 tokens of width 1024, batch 2\n")
+    console.print(notes)
 
 
 def _scaling(preset: str, device: str, json_file: Path | None, plot: Path | None) -> None:

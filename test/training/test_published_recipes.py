@@ -109,7 +109,6 @@ REIN = {
         "towers": "vfm", "fusion": {"kind": "rein"}, "neck": {"kind": "resized", "taps": [0, 1, 2, 4]},
         "enhancer": {"kind": "none"}, "text": {"kind": "linked"}, "head": {"text_attention": False},
     },
-    "losses": {"alignment": 0},
 }  # fmt: skip
 
 
