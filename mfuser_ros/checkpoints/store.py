@@ -136,13 +136,27 @@ def save_model(network: MFuser, card: ModelCard, path: str | os.PathLike[str]) -
     tensors = {name: _half(name, tensor) for name, tensor in network.state_dict().items()}
     try:
         with _written_beside(target) as weights, _written_beside(target.with_suffix(DESCRIPTION)) as description:
-            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt", "provenance": card.provenance})
+            # one entry only: safetensors writes several in an order of chance, and the SHA-256 would change with it
+            safetensors.torch.save_file(tensors, weights, metadata={"provenance": card.provenance})
             file = ModelFile(**dict(card), sha256=sha256(weights))
-            content = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-            description.write_text(content, encoding="utf-8")
+            description.write_text(_as_yaml(file), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{target}: cannot be written ({error}): free space or choose another folder") from error
     return file
+
+
+def write_description(file: ModelFile, path: str | os.PathLike[str]) -> None:
+    """Write NAME.yaml beside the weights at `path`, which stay as they are.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    target = Path(path).with_suffix(DESCRIPTION)
+    try:
+        with _written_beside(target) as description:
+            description.write_text(_as_yaml(file), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written ({error}): free space or choose another folder") from error
 
 
 def read_description(path: Path) -> ModelFile:
@@ -264,6 +278,10 @@ def _half(name: str, tensor: Tensor) -> Tensor:
     if not bool(torch.isfinite(half).all()):
         raise CheckpointError(f"{name}: holds values that are no numbers in fp16: train again from before they arose")
     return half
+
+
+def _as_yaml(file: ModelFile) -> str:
+    return str(yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
 
 
 @contextmanager
