@@ -1,0 +1,197 @@
+"""Measure one frame: what the model says of it, how steady it is, how it agrees with a label, what ground it frees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from mfuser_ros.drivable import CameraModel, DrivableArea, GridSpec, View
+from mfuser_ros.drivable.grid import FREE_CELL, UNKNOWN_CELL
+from mfuser_ros.evaluation.bag.frames import Row, iou_of
+from mfuser_ros.evaluation.bag.scheme import Grouping
+from mfuser_ros.evaluation.drive.record import class_shares, drivable_distance
+from mfuser_ros.evaluation.metrics import Calibration, Confusion
+from mfuser_ros.inference.segmenter import Segmenter
+from mfuser_ros.vocabulary import UNKNOWN
+
+FREE_ROLE = "drivable"
+
+
+@dataclass(frozen=True, eq=False)
+class Mounting:
+    """Where a camera looks from.
+
+    Attributes:
+        camera: the lens, for the size of the pictures.
+        T_vehicle_camera: (4, 4) optical frame to vehicle frame, metres.
+    """
+
+    camera: CameraModel
+    T_vehicle_camera: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A frame with all that is shown of it.
+
+    Attributes:
+        row: its figures.
+        picture: uint8 RGB (H, W, 3).
+        mask: uint8 (H, W) class ids, 255 unknown.
+        label: uint8 (h, w) class ids that stand for the groups of the label, 255 ignored; None without one.
+        occupancy: int8 (rows, cols); None without a mounting.
+        contacts: float32 (N, 4).
+    """
+
+    row: Row
+    picture: np.ndarray
+    mask: np.ndarray
+    label: np.ndarray | None
+    occupancy: np.ndarray | None
+    contacts: np.ndarray
+
+
+class FrameMeter:
+    """Measures the frames of one camera, in their order."""
+
+    def __init__(self, segmenter: Segmenter, *, score_threshold: float, grid: GridSpec | None = None) -> None:
+        """Prepare.
+
+        Args:
+            segmenter: its threshold says what is unknown in the masks.
+            score_threshold: less probable labels count as wrong.
+            grid: of the drivable area; None: the default.
+        """
+        self._segmenter = segmenter
+        self._score_threshold = score_threshold
+        self.grid = grid or GridSpec()
+        self._area = DrivableArea(self.grid, segmenter.vocabulary)
+
+    def measure(
+        self,
+        picture: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        grouping: Grouping | None = None,
+        mounting: Mounting | None = None,
+    ) -> Measured:
+        """Measure a picture.
+
+        Args:
+            picture: uint8 RGB (H, W, 3).
+            groups: uint8 (h, w) label as groups of `grouping`, 255 ignored; None: no label.
+            grouping: what the groups are.
+            mounting: of the camera; None: no drivable area.
+        """
+        segmenter = self._segmenter
+        probability = None
+        if groups is None:
+            result = segmenter(picture)
+        else:
+            height, width = groups.shape
+            result, probability = segmenter.with_probabilities(picture, (height, width))
+        timing = segmenter.timing
+        assert timing is not None  # it has just run
+        shares = class_shares(result.mask, len(segmenter.vocabulary))
+        levels = np.bincount(result.confidence.ravel(), minlength=256)
+        row: Row = {
+            "height": picture.shape[0],
+            "width": picture.shape[1],
+            "latency_ms": timing.preprocess_ms + timing.inference_ms + timing.postprocess_ms,
+            "confidence": float(levels @ np.arange(256) / 255 / levels.sum()),
+            "unknown_share": float(shares[-1]),
+            "labelled": groups is not None,
+        }
+        row |= {f"share_{name}": float(shares[index]) for index, name in enumerate(segmenter.vocabulary.names)}
+        if groups is not None and probability is not None and grouping is not None:
+            row |= self._scores(groups, probability, grouping)
+        occupancy, contacts = None, np.zeros((0, 4), np.float32)
+        label = None if groups is None or grouping is None else grouping.fine[groups]
+        if mounting is not None:
+            view = View(result.mask, result.confidence, mounting.camera, mounting.T_vehicle_camera)
+            area = self._area.update([view])
+            occupancy, contacts = area.occupancy, area.contacts
+            row |= self._ground(occupancy, label, mounting)
+        return Measured(row, picture, result.mask, label, occupancy, contacts)
+
+    def _scores(self, groups: np.ndarray, probability: np.ndarray, grouping: Grouping) -> Row:
+        """Agreement with a label, as `mfuser_ros.evaluation.dataset.evaluate` counts it."""
+        ids, confidence = best_group(probability, grouping, self._score_threshold)
+        confusion, calibration = Confusion.empty(len(grouping.names)), Calibration.empty()
+        confusion.add(groups, ids)
+        seen = (groups != UNKNOWN) & (ids != UNKNOWN)
+        calibration.add(confidence[seen].clip(0, 1), ids[seen] == groups[seen])
+        scores = confusion.scores()
+        free = list(grouping.with_role(self._segmenter.vocabulary, FREE_ROLE))
+        counts = confusion.counts
+        true_free = int(counts[np.ix_(free, free)].sum())
+        agreement = [true_free, int(counts[:, free].sum()) - true_free, int(counts[free].sum()) - true_free]
+        road = {
+            name: _number(float(values[free[0]])) if len(free) == 1 else None
+            for name, values in (("precision", scores.precision), ("recall", scores.recall), ("iou", scores.iou))
+        }
+        return {
+            "miou": scores.miou,
+            "pixel_accuracy": scores.pixel_accuracy,
+            **{f"road_{name}": value for name, value in road.items()},
+            "ece": calibration.ece,
+            "drivable_iou": iou_of(agreement),
+            "confusion": counts.ravel().tolist(),
+            "calibration": np.concatenate([calibration.pixels, calibration.confidence, calibration.correct]).tolist(),
+            "drivable_pixels": agreement,
+        }
+
+    def _ground(self, occupancy: np.ndarray, label: np.ndarray | None, mounting: Mounting) -> Row:
+        cell_m2 = self.grid.resolution**2
+        free = occupancy == FREE_CELL
+        row: Row = {
+            "drivable_m": drivable_distance(
+                occupancy, resolution=self.grid.resolution, x_min=self.grid.x_min, y_min=self.grid.y_min
+            ),
+            "free_m2": float(free.sum() * cell_m2),
+        }
+        if label is None:
+            return row
+        size = (mounting.camera.width, mounting.camera.height)
+        if label.shape != size[::-1]:
+            label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
+        view = View(label, np.full_like(label, 255), mounting.camera, mounting.T_vehicle_camera)
+        truth = self._area.update([view]).occupancy
+        told = truth != UNKNOWN_CELL  # where the label says nothing, nothing can be wrong
+        truly_free = truth == FREE_CELL
+        agreement = [
+            int((free & truly_free).sum()), int((free & told & ~truly_free).sum()), int((truly_free & ~free).sum())
+        ]  # fmt: skip
+        return row | {
+            "drivable_cells": agreement,
+            "drivable_iou_m": iou_of(agreement),
+            "false_free_m2": agreement[1] * cell_m2,
+            "missed_free_m2": agreement[2] * cell_m2,
+        }
+
+
+def best_group(probability: np.ndarray, grouping: Grouping, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable group of each pixel.
+
+    Args:
+        probability: float32 (K, h, w) of the classes.
+        grouping: which classes are one group.
+        threshold: a less probable group is unknown.
+
+    Returns:
+        ids: uint8 (h, w), 255 unknown or a class of no group.
+        confidence: float32 (h, w) its probability.
+    """
+    # the arithmetic of mfuser_ros.evaluation.dataset, so that both agree to the last digit
+    coarse = torch.einsum("gk,bkhw->bghw", torch.from_numpy(grouping.membership), torch.from_numpy(probability)[None])
+    best, ids = coarse.max(1)
+    ids = torch.where((best < threshold) | (ids >= len(grouping.names)), UNKNOWN, ids).to(torch.uint8)
+    return ids[0].numpy(), best[0].numpy()
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
+

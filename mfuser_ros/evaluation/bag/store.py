@@ -1,0 +1,114 @@
+"""The rows of a bag on disk while they grow: numbered Parquet files, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mfuser_ros.evaluation.bag.frames import Row
+
+ROWS = 256
+"""Rows of a part: what is in memory, and at most what an interruption loses."""
+
+FLUSH_S = 30.0
+_PART = "part-{:06d}.parquet"
+_FAULTS = b"faults"
+
+
+class RowStore:
+    """Appends rows; picks up what an earlier run has left in the folder.
+
+    Attributes:
+        done: index of the last stored frame by topic.
+        faults: pictures that could not be used, one line each, in the stored part.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        """Open the folder, which is made if need be.
+
+        Args:
+            folder: for the parts.
+            schema: of the rows.
+        """
+        self.folder = folder
+        self._schema = schema
+        self._rows: list[Row] = []
+        self._new_faults: list[str] = []
+        self._last_s = time.monotonic()
+        self.done: dict[str, int] = {}
+        self.faults: list[str] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parts = 0
+        while (folder / _PART.format(self.parts)).exists():
+            self._take_over(folder / _PART.format(self.parts))
+            self.parts += 1
+
+    def __enter__(self) -> RowStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.flush()  # after an interruption too: what was measured is kept
+
+    @property
+    def stored(self) -> int:
+        """Number of frames on disk."""
+        return sum(pq.read_metadata(part).num_rows for part in self._paths())
+
+    def append(self, row: Row) -> None:
+        """Add the row of one frame."""
+        self._rows.append(row)
+        if len(self._rows) >= ROWS or time.monotonic() - self._last_s >= FLUSH_S:
+            self.flush()
+
+    def fault(self, text: str) -> None:
+        """Note a picture that cannot be used."""
+        self._new_faults.append(text)
+
+    def flush(self) -> None:
+        """Write what has been added."""
+        self._last_s = time.monotonic()
+        if not self._rows and not self._new_faults:
+            return
+        schema = self._schema.with_metadata({_FAULTS: json.dumps(self._new_faults).encode()})
+        table = pa.Table.from_pylist(self._rows, schema=schema)
+        path = self.folder / _PART.format(self.parts)
+        unfinished = path.with_suffix(".unfinished")
+        pq.write_table(table, unfinished, compression="zstd")
+        os.replace(unfinished, path)
+        self.parts += 1
+        self._rows, self._new_faults = [], []
+
+    def finish(self, path: Path) -> None:
+        """Put the parts together as one Parquet file and remove them."""
+        self.flush()
+        unfinished = path.with_suffix(".unfinished")
+        with pq.ParquetWriter(unfinished, self._schema, compression="zstd") as writer:
+            for part in self._paths():
+                writer.write_table(pq.read_table(part).replace_schema_metadata(None))
+        os.replace(unfinished, path)
+        for part in self._paths():
+            part.unlink()
+
+    def _take_over(self, part: Path) -> None:
+        table = pq.read_table(part, columns=["topic", "index"])
+        for topic, index in zip(table["topic"].to_pylist(), table["index"].to_pylist(), strict=True):
+            self.done[topic] = index
+        self.faults += json.loads((table.schema.metadata or {}).get(_FAULTS, b"[]"))
+
+    def _paths(self) -> list[Path]:
+        return [self.folder / _PART.format(number) for number in range(self.parts)]
+
+
+def batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Row batches of a Parquet file, few at a time in memory."""
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=ROWS)
