@@ -1,9 +1,9 @@
 """Read a bag as far as it can be read: message by message in recorded order, damage counted and named.
 
-`BagReader` refuses a bag that is not whole. A `Recording` goes on: past a chunk of an MCAP file whose checksum is wrong,
-up to the last whole record of one that was cut off, as far as SQLite reads a damaged database, over missing files of a
-split bag. Types are taken by name from the message definitions of ROS 2 Jazzy, so a topic of an unknown type never keeps
-the known ones from being read.
+`BagReader` refuses a bag that is not whole. A `Recording` goes on: past a chunk of an MCAP file whose checksum is
+wrong, up to the last whole record of one that was cut off, as far as SQLite reads a damaged database, over missing
+files of a split bag. Types are taken by name from the message definitions of ROS 2 Jazzy, so a topic of an unknown
+type never keeps the known ones from being read.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Recording:
             if data.startswith(_ZSTD_MAGIC):  # CDR begins with two bytes 00 0x
                 data = zstandard.decompress(data)
             message: Any = self._types.deserialize_cdr(data, stored.kind)  # Any: class made at run time
-        except Exception as error:  # noqa: BLE001  rosbags reads whatever bytes say, and fails in every way
+        except Exception as error:  # rosbags reads whatever bytes say, and fails in every way
             cause = " ".join(str(error).split()) or type(error).__name__
             self.damage.corrupt(f"{stored.topic}: message {number} at {stored.time_ns} does not decode ({cause})")
             return None
@@ -225,7 +225,15 @@ class Recording:
         except FileNotFoundError:
             self.damage.lost("metadata.yaml: missing, as after a recording that was killed: all data files are read")
             return None
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (
+            OSError,
+            yaml.YAMLError,
+            UnicodeDecodeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:
             cause = " ".join(str(error).split()) or type(error).__name__
             self.damage.lost(f"metadata.yaml: unusable ({cause}): all data files are read")
             return None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import apsw
+import lz4.frame
+import zstandard
+from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
+from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
 from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
@@ -74,7 +79,17 @@ def open_storage(file: Path) -> Storage:
     raise DamageError("is neither MCAP nor SQLite")
 
 
-_MCAP_FAULTS = (McapError, CRCValidationError, struct.error, ValueError, LookupError, EOFError, OSError, RuntimeError)
+_MCAP_FAULTS = (
+    McapError,
+    zstandard.ZstdError,
+    struct.error,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 """What mcap and its decompressors raise on wrong bytes, seen by cutting and overwriting files at random."""
 
 
@@ -110,8 +125,7 @@ class McapFile:
 
     def messages(self, topics: Collection[str] | None) -> Iterator[StoredMessage | DamageError]:
         """As `Storage.messages`; None stands for every topic."""
-        schemas: dict[int, Schema] = {}
-        channels: dict[int, Channel] = {}
+        known = _Announced({}, {})
         with self.file.open("rb") as stream:
             records = StreamReader(
                 stream, emit_chunks=True, validate_crcs=True, record_size_limit=MAX_RECORD_BYTES
@@ -123,24 +137,76 @@ class McapFile:
                 except CRCValidationError as error:  # of the whole data section; its messages have been yielded
                     raise DamageError(f"some byte before {begin} is wrong ({_cause(error)})") from error
                 except _MCAP_FAULTS as error:
+                    yield from known.messages(_cut_chunk(self.file, begin), topics)
                     raise DamageError(f"ends or breaks off at byte {begin} ({_cause(error)})") from error
                 if record is None:
                     return
                 found, fault = _contents(record, begin)
-                for part in found:
-                    if isinstance(part, Schema):
-                        schemas[part.id] = part
-                    elif isinstance(part, Channel):
-                        channels[part.id] = part
-                    elif isinstance(part, Message):
-                        channel = channels.get(part.channel_id)
-                        if channel is None:
-                            fault = fault or DamageError(f"a message before byte {stream.tell()} is of no known topic")
-                        elif topics is None or channel.topic in topics:
-                            kind = _kind(schemas.get(channel.schema_id))
-                            yield StoredMessage(channel.topic, kind, part.log_time, part.data)
+                yield from known.messages(found, topics)
                 if fault is not None:
                     yield fault
+
+
+class _Announced(NamedTuple):
+    """Schemas and channels that have been met, by their ids."""
+
+    schemas: dict[int, Schema]
+    channels: dict[int, Channel]
+
+    def messages(self, records: Iterable[McapRecord], topics: Collection[str] | None) -> Iterator[StoredMessage]:
+        """Messages of `topics` among the records; what the records announce is learnt on the way."""
+        for record in records:
+            if isinstance(record, Schema):
+                self.schemas[record.id] = record
+            elif isinstance(record, Channel):
+                self.channels[record.id] = record
+            elif isinstance(record, Message) and record.channel_id in self.channels:
+                channel = self.channels[record.channel_id]
+                if topics is None or channel.topic in topics:
+                    kind = _kind(self.schemas.get(channel.schema_id))
+                    yield StoredMessage(channel.topic, kind, record.log_time, record.data)
+
+
+def _cut_chunk(file: Path, begin: int) -> list[McapRecord]:
+    """The whole records in a chunk that the end of the file cuts off; none where no chunk begins there."""
+    with file.open("rb") as stream:
+        stream.seek(begin)
+        content = stream.read(MAX_RECORD_BYTES)
+    try:
+        opcode, _, _, _, _, _, name_bytes = struct.unpack_from("<BQQQQIL", content)
+        place = struct.calcsize("<BQQQQIL")
+        compression = content[place : place + name_bytes].decode()
+        packed = content[place + name_bytes + 8 :]  # behind the length of what follows
+        return _whole_records(_unpacked(packed, compression)) if opcode == Opcode.CHUNK else []
+    except _MCAP_FAULTS:
+        return []
+
+
+def _unpacked(packed: bytes, compression: str) -> bytes:
+    """As much as comes out of the beginning of compressed data."""
+    if compression == "zstd":
+        return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    if compression == "lz4":
+        return bytes(lz4.frame.LZ4FrameDecompressor().decompress(packed))
+    return packed
+
+
+def _whole_records(content: bytes) -> list[McapRecord]:
+    kinds = {Opcode.SCHEMA: Schema.read, Opcode.CHANNEL: Channel.read}
+    found: list[McapRecord] = []
+    place = 0
+    while place + 9 <= len(content):
+        opcode, length = struct.unpack_from("<BQ", content, place)
+        place += 9
+        if place + length > len(content):
+            break
+        stream = ReadDataStream(io.BytesIO(content[place : place + length]))
+        if opcode == Opcode.MESSAGE:
+            found.append(Message.read(stream, length))
+        elif opcode in kinds:
+            found.append(kinds[opcode](stream))
+        place += length
+    return found
 
 
 def _contents(record: McapRecord, begin: int) -> tuple[list[McapRecord], DamageError | None]:
@@ -181,34 +247,37 @@ class SqliteFile:
     def topics(self) -> list[Topic]:
         """As `Storage.topics`."""
         try:
-            rows = self._connect().execute("SELECT id, name, type FROM topics ORDER BY id").fetchall()
-        except apsw.Error as error:
+            names = self._names(self._connect())
+        except _SQLITE_FAULTS as error:
             raise DamageError(f"the table of topics cannot be read ({_cause(error)})") from error
         try:
             counted = self._connect().execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id").fetchall()
-        except apsw.Error:
-            counted = []
-        counts = {int(topic): int(count) for topic, count in counted}
-        return _merged(Topic(str(name), str(kind), counts.get(int(key), 0)) for key, name, kind in rows)
+            counts = {_integer(topic): _integer(count) for topic, count in counted}
+        except _SQLITE_FAULTS:
+            counts = {}
+        return _merged(Topic(name, kind, counts.get(key, 0)) for key, (name, kind) in names.items())
 
     def messages(self, topics: Collection[str]) -> Iterator[StoredMessage | DamageError]:
         """As `Storage.messages`."""
         last = 0
         try:
             connection = self._connect()
-            names = {
-                int(key): (str(name), str(kind))
-                for key, name, kind in connection.execute("SELECT id, name, type FROM topics")
-            }
+            names = self._names(connection)
+            wanted = ", ".join(str(key) for key, (name, _) in names.items() if name in topics)
             for key, topic, time_ns, data in connection.execute(
-                "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id"
+                f"SELECT id, topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"
             ):
-                last = int(key)
-                name, kind = names.get(int(topic), ("", ""))
-                if name in topics:
-                    yield StoredMessage(name, kind, int(time_ns), bytes(data))
-        except (apsw.Error, TypeError, ValueError) as error:
+                last = _integer(key)
+                if not isinstance(data, bytes):
+                    raise ValueError(f"message {last} has no data")
+                yield StoredMessage(*names[_integer(topic)], _integer(time_ns), data)
+        except _SQLITE_FAULTS as error:
             raise DamageError(f"SQLite reads no further than message {last} ({_cause(error)})") from error
+
+    def _names(self, connection: apsw.Connection) -> dict[int, tuple[str, str]]:
+        """Name and type of each topic by its id."""
+        rows = connection.execute("SELECT id, name, type FROM topics ORDER BY id")
+        return {_integer(key): (str(name), str(kind)) for key, name, kind in rows}
 
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(
@@ -219,7 +288,16 @@ class SqliteFile:
         return connection
 
 
-def _merged(topics: Iterator[Topic]) -> list[Topic]:
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{value!r} stands where a number should")
+    return value
+
+
+_SQLITE_FAULTS = (apsw.Error, LookupError, ValueError, OverflowError)
+
+
+def _merged(topics: Iterable[Topic]) -> list[Topic]:
     """Topics with one entry for each name and type: a split or restarted recording announces them again."""
     counts: Counter[tuple[str, str]] = Counter()
     for entry in topics:

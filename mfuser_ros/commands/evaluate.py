@@ -18,30 +18,82 @@ if TYPE_CHECKING:
 
 def evaluate(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="SET/SPLIT...", help="Such as camvid/dusk, or my.yaml/test for a YAML file.")
+        list[str],
+        typer.Argument(
+            metavar="SET/SPLIT...|BAG...", help="Such as camvid/dusk, my.yaml/test for a YAML file; or bags."
+        ),
     ],
-    data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
     out: Annotated[Path | None, typer.Option(help="Folder for summary.json.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threshold: Annotated[float, typer.Option(help="Less probable pixels are unknown, which counts as wrong.")] = 0.0,
+    threshold: Annotated[
+        float | None, typer.Option(help="Less probable pixels are unknown, which counts as wrong; none: no pixel is.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the network's input instead of the set's.")] = None,
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
+    topic: Annotated[list[str] | None, typer.Option(help="Bags: picture topics; none: all cameras.")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TOPIC=]WHERE",
+            help="Bags: topic of label pictures, or folder of PNGs named by stamp or index; auto, none.",
+        ),
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="Bags: what label ids mean: a set of config/datasets or a YAML.")
+    ] = None,
+    label_tolerance: Annotated[float, typer.Option(help="Bags: a label is of a frame this near in time (s).")] = 0.005,
+    pose: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[TOPIC=]X,Y,Z,ROLL,PITCH,YAW", help="Bags: pose of a camera (m, rad), for its ground."),
+    ] = None,
+    start: Annotated[float, typer.Option(help="Bags: leave out frames before this time (s).")] = 0.0,
+    stop: Annotated[float | None, typer.Option(help="Bags: leave out frames from this time on (s).")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="Bags: YAML that renames or merges classes.")] = None,
     quiet: Annotated[bool, typer.Option(help="Print no table.")] = False,
 ) -> None:
-    """Score a model on data sets: one pass over each whole picture, one confusion matrix over the set.
+    """Score a model on data sets (one confusion matrix over the set) or on bags (every frame once, labels or not).
+
+    A bag is read as far as it goes; what is damaged is named, and the exit code is 2. The same command on the same
+    folder for results goes on where it was interrupted, and does no bag twice.
 
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
+    Example: mfuser evaluate drive.mcap --pose 1.5,0,1.4,-1.5708,0,-1.5708 --out evaluation
     """
+    from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415  in its turn it imports when it must
+
+    if any(bag_evaluation.is_bag(source) for source in inputs):
+        from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415
+        from mfuser_ros.evaluation.bag.settings import BagSettings  # noqa: PLC0415
+
+        settings = BagSettings(
+            model=model,
+            device=device,
+            vocabulary=None if vocabulary is None else str(vocabulary),
+            threshold=threshold,
+            size=_parsed(size),
+            topics=tuple(topic or ()),
+            labels={"": "auto"} | bag_evaluation.by_topic(labels or [], "--labels"),
+            scheme=None if scheme is None else load_scheme(scheme),
+            label_tolerance_s=label_tolerance,
+            poses=bag_evaluation.poses(pose or []),
+            start_s=start,
+            stop_s=stop,
+        )
+        bag_evaluation.evaluate_bags([Path(source) for source in inputs], settings, out=out, quiet=quiet)
+        return
+    if data is None:
+        raise DatasetError(f"{inputs[0]}: no bag is there; for a data set give the folder of the sets by --data")
     for source in inputs:
         config, dataset = _open(source, data)
         samples = track(dataset, total=len(dataset), what=f"pictures of {source}", quiet=quiet)
         if calibrate:
             _calibrate(config, samples, model, device, _parsed(size) or config.size, quiet=quiet)
             continue
-        summary = _evaluate_one(source, config, samples, model, device, threshold, _parsed(size) or config.size)
+        summary = _evaluate_one(source, config, samples, model, device, threshold or 0.0, _parsed(size) or config.size)
         if not quiet:
             _print_table(summary)
         if out is not None:

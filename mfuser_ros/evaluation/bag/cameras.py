@@ -66,9 +66,8 @@ def label_source(camera: Camera, recording: Recording, tolerance_ns: int) -> Lab
     """Opens the labels of a camera; `recording` must be one that nobody else reads."""
     if camera.labels is None:
         return None
-    if camera.labels.startswith("/"):
-        if any(topic.name == camera.labels for topic in recording.topics()):
-            return TopicLabels(recording, camera.labels, tolerance_ns)
+    if any(topic.name == camera.labels for topic in recording.topics()):
+        return TopicLabels(recording, camera.labels, tolerance_ns)
     return FolderLabels(Path(camera.labels), tolerance_ns)
 
 

@@ -8,13 +8,14 @@ last digit however the rows came about.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from mfuser_ros.evaluation.metrics import Calibration, Confusion
+from mfuser_ros.evaluation.temporal import Flips
 
 Row = dict[str, Any]  # one frame by column
 
@@ -85,7 +86,7 @@ class Sums:
     boundary: np.ndarray = field(init=False)  # (2, G)
     drivable_pixels: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
     drivable_cells: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
-    flips: np.ndarray | None = None
+    flips: Flips = field(default_factory=Flips)
     latency_ms: list[float] = field(default_factory=list)
     drivable_m: list[float] = field(default_factory=list)
     free_m2: list[float] = field(default_factory=list)
@@ -108,8 +109,10 @@ class Sums:
             if row[name] is not None:
                 values.append(row[name])
         if row["flips"] is not None:
-            flips = np.array(row["flips"])
-            self.flips = flips if self.flips is None else self.flips + flips
+            *counts, point_seconds = row["flips"]
+            before = astuple(self.flips)
+            added = [int(count) + known for count, known in zip(counts, before[:-1], strict=True)]
+            self.flips = Flips(*added[:7], point_seconds + before[-1])
         if row["labelled"]:
             self._add_labelled(row)
         if row["drivable_cells"] is not None:

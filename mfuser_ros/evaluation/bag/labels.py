@@ -31,7 +31,7 @@ class Label(NamedTuple):
 class LabelSource(Protocol):
     """Where labels come from."""
 
-    def at(self, index: int, stamp_ns: int) -> Label | None:
+    def at(self, index: int, stamp_ns: int, /) -> Label | None:
         """The label of a frame, or None.
 
         Args:
@@ -53,7 +53,7 @@ class TopicLabels:
         self._near: deque[tuple[int, Recorded]] = deque(maxlen=WINDOW)
         self._read_on = True
 
-    def at(self, index: int, stamp_ns: int) -> Label | None:
+    def at(self, _index: int, stamp_ns: int, /) -> Label | None:
         """As `LabelSource.at`."""
         while self._read_on and (not self._near or self._near[-1][0] <= stamp_ns + self._tolerance_ns):
             recorded = next(self._messages, None)
@@ -94,7 +94,7 @@ class FolderLabels:
             raise InputError(f"{folder}: some names end with indices, some with stamps: give one kind")
         self._stamps = np.array(sorted(self._by_number), np.int64) if kinds == {True} else None
 
-    def at(self, index: int, stamp_ns: int) -> Label | None:
+    def at(self, index: int, stamp_ns: int, /) -> Label | None:
         """As `LabelSource.at`."""
         if self._stamps is None:
             file = self._by_number.get(index)

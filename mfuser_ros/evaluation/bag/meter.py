@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from mfuser_ros.evaluation.bag.frames import Row, iou_of
 from mfuser_ros.evaluation.bag.scheme import Grouping
 from mfuser_ros.evaluation.drive.record import class_shares, drivable_distance
 from mfuser_ros.evaluation.metrics import Calibration, Confusion
+from mfuser_ros.evaluation.temporal import FlipCounter, Flips
 from mfuser_ros.inference.segmenter import Segmenter
 from mfuser_ros.vocabulary import UNKNOWN
 
@@ -69,10 +70,12 @@ class FrameMeter:
         self._score_threshold = score_threshold
         self.grid = grid or GridSpec()
         self._area = DrivableArea(self.grid, segmenter.vocabulary)
+        self._flips = FlipCounter(segmenter.vocabulary.ids_with_role((FREE_ROLE,)))
 
     def measure(
         self,
         picture: np.ndarray,
+        time_s: float,
         *,
         groups: np.ndarray | None = None,
         grouping: Grouping | None = None,
@@ -82,6 +85,7 @@ class FrameMeter:
 
         Args:
             picture: uint8 RGB (H, W, 3).
+            time_s: of the picture, seconds; only differences count.
             groups: uint8 (h, w) label as groups of `grouping`, 255 ignored; None: no label.
             grouping: what the groups are.
             mounting: of the camera; None: no drivable area.
@@ -106,6 +110,10 @@ class FrameMeter:
             "labelled": groups is not None,
         }
         row |= {f"share_{name}": float(shares[index]) for index, name in enumerate(segmenter.vocabulary.names)}
+        self._flips.flips = Flips()  # of this frame alone
+        self._flips.add(picture, result.mask, time_s)
+        row["flips"] = [float(value) for value in astuple(self._flips.flips)]
+        row["flips_per_s"] = self._flips.flips.flips_per_s
         if groups is not None and probability is not None and grouping is not None:
             row |= self._scores(groups, probability, grouping)
         occupancy, contacts = None, np.zeros((0, 4), np.float32)
@@ -138,6 +146,8 @@ class FrameMeter:
             "pixel_accuracy": scores.pixel_accuracy,
             **{f"road_{name}": value for name, value in road.items()},
             "ece": calibration.ece,
+            "boundary_iou": None,
+            "boundary": [0] * (2 * len(grouping.names)),
             "drivable_iou": iou_of(agreement),
             "confusion": counts.ravel().tolist(),
             "calibration": np.concatenate([calibration.pixels, calibration.confidence, calibration.correct]).tolist(),
@@ -194,4 +204,3 @@ def best_group(probability: np.ndarray, grouping: Grouping, threshold: float) ->
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else value
-

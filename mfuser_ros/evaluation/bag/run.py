@@ -158,14 +158,19 @@ class BagRun:
         done = store.done.get(recorded.topic, -1)
         if recorded.index < done:
             return None
+        measured, faults = None, []
         try:
             measured = state.measure(recorded)  # the last one that is done, too: the next is compared with it
         except UnusableError as error:
-            if recorded.index > done:
-                store.fault(str(error))
-                self._recording.damage.corrupt(str(error))
-            return None
+            faults.append(str(error))
+        faults += state.faults
+        state.faults.clear()
         if recorded.index == done:
+            return None
+        for fault in faults:
+            store.fault(fault)
+            self._recording.damage.corrupt(fault)
+        if measured is None:
             return None
         measured.row["bag"] = str(self.bag)
         store.append(measured.row)

@@ -80,11 +80,13 @@ class Grouping:
         Raises:
             ConfigurationError: an id that the scheme does not map; the text says which and in what.
         """
-        mapped = self._groups[label]
+        mapped: np.ndarray = self._groups[label]
         if mapped.min(initial=0) < 0:
             wrong = int(label[mapped < 0].min())
-            raise ConfigurationError(f"{name}: holds id {wrong}, {self.scheme} maps {self._known}: add it or put it in ignore")
-        return mapped.astype(np.uint8)
+            raise ConfigurationError(
+                f"{name}: holds id {wrong}, {self.scheme} maps {self._known}: add it or put it in ignore"
+            )
+        return np.asarray(mapped.astype(np.uint8))
 
     def with_role(self, vocabulary: Vocabulary, role: str) -> tuple[int, ...]:
         """Groups all of whose members have a role."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,9 +52,16 @@ class BagSettings(BaseModel):
     stills: int = Field(default=60, ge=0)
 
 
+class LensReading(Protocol):
+    """CameraInfo -> the lens of the published pictures."""
+
+    def __call__(self, info: Any, *, rectified: bool) -> CameraModel:  # Any: rosbags' classes are made at run time
+        """The lens; `rectified`: the pictures are undistorted already."""
+
+
 class Edge(NamedTuple):
     """What turns messages into arrays; it belongs to the node's edge, which lies above this package."""
 
     to_rgb: Callable[[Any], np.ndarray]  # Image or CompressedImage -> uint8 RGB (H, W, 3)
-    camera: Callable[[Any], CameraModel]  # CameraInfo -> the lens of the published pictures
+    camera: LensReading  # CameraInfo -> the lens of the published pictures
     pose_matrix: Callable[[Pose], np.ndarray]  # -> (4, 4) optical frame to vehicle frame

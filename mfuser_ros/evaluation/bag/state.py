@@ -26,6 +26,7 @@ class CameraState:
     Attributes:
         info: newest CameraInfo; set it as they come.
         notes: what a reader of the result should know.
+        faults: labels that could not be used; their frames count as unlabelled.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class CameraState:
         self._labels = label_source(camera, recording, round(settings.label_tolerance_s * 1e9))
         self._meter = FrameMeter(segmenter, score_threshold=settings.threshold or 0.0)
         self._pose = None if camera.pose is None else edge.pose_matrix(camera.pose)
+        self._rectified = "/image_rect" in camera.topic  # as the node takes it
         self._first_ns: int | None = None
         self._lens: tuple[tuple[Any, ...], Mounting | None] | None = None
         self.notes: set[str] = set()
+        self.faults: list[str] = []
         self.info: Any | None = self._first_info(recording)  # Any: rosbags' class is made at run time
 
     def wants(self, recorded: Recorded) -> bool:
@@ -72,22 +75,28 @@ class CameraState:
             picture = self._edge.to_rgb(message)
         except InputError as error:
             raise UnusableError(f"{recorded.topic}: picture {recorded.index} at {stamp_ns}: {error}") from error
+        assert self._first_ns is not None  # `wants` has seen the frame
+        time_s = (stamp_ns - self._first_ns) / 1e9
         measured = self._meter.measure(
             picture,
+            time_s,
             groups=self._groups(recorded.index, stamp_ns),
             grouping=self._grouping,
             mounting=self._mounting(picture),
         )
-        assert self._first_ns is not None  # `wants` has seen the frame
         place = {
             "topic": recorded.topic, "index": recorded.index, "stamp_ns": stamp_ns,
-            "time_s": (stamp_ns - self._first_ns) / 1e9, "frame_id": str(message.header.frame_id),
+            "time_s": time_s, "frame_id": str(message.header.frame_id),
         }  # fmt: skip
         measured.row.update(place)
         return measured
 
     def _groups(self, index: int, stamp_ns: int) -> np.ndarray | None:
-        label = None if self._labels is None else self._labels.at(index, stamp_ns)
+        try:
+            label = None if self._labels is None else self._labels.at(index, stamp_ns)
+        except InputError as error:
+            self.faults.append(str(error))
+            return None
         return None if label is None else self._grouping.groups_of(label.ids, label.name)
 
     def _first_info(self, recording: Recording) -> Any | None:
@@ -122,7 +131,7 @@ class CameraState:
     def _mounted(self, info: Any) -> Mounting | None:
         assert self._pose is not None
         try:
-            return Mounting(self._edge.camera(info), self._pose)
+            return Mounting(self._edge.camera(info, rectified=self._rectified), self._pose)
         except CalibrationError as error:
             self.notes.add(f"{self._camera.topic}: no drivable area: {error}")
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +82,7 @@ class RowStore:
         path = self.folder / _PART.format(self.parts)
         unfinished = path.with_suffix(".unfinished")
         pq.write_table(table, unfinished, compression="zstd")
-        os.replace(unfinished, path)
+        unfinished.replace(path)
         self.parts += 1
         self._rows, self._new_faults = [], []
 
@@ -94,7 +93,7 @@ class RowStore:
         with pq.ParquetWriter(unfinished, self._schema, compression="zstd") as writer:
             for part in self._paths():
                 writer.write_table(pq.read_table(part).replace_schema_metadata(None))
-        os.replace(unfinished, path)
+        unfinished.replace(path)
         for part in self._paths():
             part.unlink()
 

@@ -1,0 +1,198 @@
+"""Several bags into one result: a folder for each by the hash of its content, then one table and one summary."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from mfuser_ros.bags.recording import Recording
+from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.evaluation.bag.frames import Sums, iou_of, rows_of, schema
+from mfuser_ros.evaluation.bag.meter import Measured
+from mfuser_ros.evaluation.bag.run import FRAMES, BagResult, BagRun, key_of
+from mfuser_ros.evaluation.bag.settings import BagSettings, Edge
+from mfuser_ros.evaluation.bag.store import batches
+from mfuser_ros.evaluation.drive.record import percentiles
+from mfuser_ros.evaluation.summary import VERSION
+from mfuser_ros.inference.segmenter import Segmenter
+from mfuser_ros.vocabulary import Vocabulary
+
+BAGS = "bags"
+"""Folder below the results with one folder for each bag; what is done there is not done again."""
+
+
+def bag_folder(out: Path, key: str) -> Path:
+    """Where the result of a bag lies."""
+    return out / BAGS / key[:16]
+
+
+class Job:
+    """One bag to be evaluated into the folder of its key, as far as that has not been done."""
+
+    def __init__(self, bag: Path, out: Path, settings: BagSettings, edge: Edge, segmenter: Segmenter) -> None:
+        """Hash the bag and look for a result.
+
+        Raises:
+            InputError: the bag cannot be read.
+        """
+        key = key_of(Recording(bag), settings, segmenter)
+        self.folder = bag_folder(out, key)
+        self.result = BagResult.read(self.folder)
+        self._run = None if self.result else BagRun(bag, self.folder, settings, edge, segmenter, key)
+
+    @property
+    def expected(self) -> int:
+        """Frames that are still to be looked at; 0 where the bag does not say."""
+        return 0 if self._run is None else self._run.expected
+
+    def frames(self) -> Iterator[Measured | None]:
+        """Do the work; `result` is there when it is over."""
+        if self._run is not None:
+            yield from self._run
+            self.result = self._run.finish()
+
+
+def summarise_bags(
+    folders: Sequence[Path], out: Path, *, source: str, settings: BagSettings, segmenter: Segmenter
+) -> dict[str, Any]:  # JSON
+    """Put finished bags together, in the order given: writes `frames.parquet`, gives the summary.
+
+    Args:
+        folders: of the bags, each finished; a bag that is given twice counts once.
+        out: folder for frames.parquet.
+        source: what was evaluated.
+        settings: of the evaluation.
+        segmenter: the model.
+
+    Raises:
+        ConfigurationError: the labels of two bags were scored by different groups.
+    """
+    unique = list(dict.fromkeys(folders))
+    results = [result for folder in unique if (result := BagResult.read(folder)) is not None]
+    labelled = [result for result in results if result.labelled]
+    groupings = {(tuple(result.groups), str(result.group_members)) for result in labelled}
+    if len(groupings) > 1:
+        raise ConfigurationError(f"{source}: bags with labels of different schemes: evaluate them one by one")
+    shown = (labelled or results)[0]
+    sums = _put_together(unique, out, segmenter.vocabulary.names, len(shown.groups))
+    return {
+        "version": VERSION,
+        "input": source,
+        "model": {"name": segmenter.name, "sha256": segmenter.sha256},
+        **_scores(sums, shown, segmenter.vocabulary),
+        "settings": _settings(settings, segmenter),
+        "environment": {
+            "python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+        },
+        "bags": [_bag(result, folder) for result, folder in zip(results, unique, strict=True)],
+        "incomplete": any(result.incomplete for result in results),
+        "corrupt_messages": sum(result.corrupt for result in results),
+    }  # fmt: skip
+
+
+def _put_together(folders: Iterable[Path], out: Path, classes: Sequence[str], groups: int) -> Sums:
+    sums = Sums(tuple(classes), groups)
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = out / f"{FRAMES}.unfinished"
+    with pq.ParquetWriter(unfinished, schema(classes), compression="zstd") as writer:
+        for folder in folders:
+            for batch in batches(folder / FRAMES):
+                writer.write_table(pa.Table.from_batches([batch]))
+                for row in rows_of([batch]):
+                    sums.add(row)
+    unfinished.replace(out / FRAMES)
+    return sums
+
+
+def _scores(sums: Sums, result: BagResult, vocabulary: Vocabulary) -> dict[str, Any]:  # JSON
+    scores = sums.confusion.scores()
+    has_labels = sums.labelled > 0
+    if has_labels:
+        classes: list[dict[str, Any]] = [
+            {
+                "id": index, "name": name, "iou": _number(scores.iou[index]),
+                "precision": _number(scores.precision[index]), "recall": _number(scores.recall[index]),
+                "share": _number(scores.share[index]),
+            }
+            for index, name in enumerate(result.groups)
+        ]  # fmt: skip
+    else:
+        classes = [
+            {
+                "id": entry.id, "name": entry.name, "iou": None, "precision": None, "recall": None,
+                "share": _ratio(sums.shares[entry.id], sums.pixels),
+            }
+            for entry in vocabulary.entries()
+        ]  # fmt: skip
+    road = None
+    if has_labels and len(result.free_groups) == 1:
+        road = {key: classes[result.free_groups[0]][key] for key in ("precision", "recall", "iou")}
+    latency = percentiles(sums.latency_ms)
+    return {
+        "frames": sums.frames,
+        "classes": classes,
+        "miou": _number(scores.miou),
+        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "confusion": sums.confusion.counts.tolist() if has_labels else None,
+        "road": road,
+        "calibration": {"ece": _number(sums.calibration.ece)},
+        "boundary_iou": None,
+        "latency_ms": {key: _number(value) for key, value in latency._asdict().items()},
+        "drivable": _drivable(sums),
+        "temporal": sums.flips.summary(),
+        "limits": [],
+        "labelled_frames": sums.labelled,
+        "predicted": {
+            "shares": {name: _ratio(sums.shares[index], sums.pixels) for index, name in enumerate(vocabulary.names)},
+            "unknown_share": _ratio(sums.unknown, sums.pixels),
+            "confidence": _ratio(sums.confidence, sums.frames),
+        },
+    }
+
+
+def _drivable(sums: Sums) -> dict[str, Any] | None:
+    if not sums.labelled and not sums.free_m2:
+        return None
+    return {
+        "iou": iou_of(sums.drivable_pixels) if sums.labelled else None,
+        "iou_m": iou_of(sums.drivable_cells),
+        "free_m2": float(np.median(sums.free_m2)) if sums.free_m2 else None,
+        "free_ahead_m": float(np.median(sums.drivable_m)) if sums.drivable_m else None,
+    }
+
+
+def _settings(settings: BagSettings, segmenter: Segmenter) -> dict[str, Any]:
+    stated = settings.model_dump(mode="json", exclude={"model", "scheme"})
+    return stated | {
+        "scheme": None if settings.scheme is None else settings.scheme.name,
+        "threshold": settings.threshold or 0.0,
+        "unknown_below": segmenter.threshold,
+        "precision": segmenter.precision,
+        "device": segmenter.device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _bag(result: BagResult, folder: Path) -> Mapping[str, Any]:
+    return {
+        "path": result.bag, "key": result.key, "folder": f"{BAGS}/{folder.name}", "frames": result.frames,
+        "expected": result.expected, "labelled": result.labelled, "incomplete": result.incomplete,
+        "corrupt_messages": result.corrupt, "damage": result.damage, "notes": result.notes,
+    }  # fmt: skip
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
