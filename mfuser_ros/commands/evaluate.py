@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,24 +13,38 @@ from mfuser_ros.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:
     from mfuser_ros.datasets.config import DatasetConfig
-    from mfuser_ros.datasets.packed import PackedDataset, Sample
+    from mfuser_ros.datasets.opening import Dataset
+    from mfuser_ros.datasets.sample import Sample
 
 
 def evaluate(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="SET/SPLIT...|BAG...", help="Such as camvid/dusk, my.yaml/test for a YAML file; or bags."
+            metavar="SET/SPLIT|DIR|BAG...",
+            help="Such as camvid/dusk or my.yaml/test with --data; the folder of a set in its official layout; bags.",
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data sets, for SET/SPLIT.")] = None,
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
-    out: Annotated[Path | None, typer.Option(help="Folder for summary.json.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threshold: Annotated[
-        float | None, typer.Option(help="Less probable pixels are unknown, which counts as wrong; none: no pixel is.")
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for summary.json, frames.parquet and report.html; one each of several.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the network's input instead of the set's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    protocol: Annotated[
+        Literal["published", "single"] | None,
+        typer.Option(
+            help="published: scaled as the set says, sliding windows. single: one pass over the whole picture. "
+            "Left out: what the model was made for."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Less probable pixels are unknown, which counts as wrong; left out: none is.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT of the network's input in a single pass, instead of the set's.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Only every Nth picture, for a quick look.")] = 1,
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
@@ -55,10 +69,11 @@ def evaluate(
     vocabulary: Annotated[Path | None, typer.Option(help="Bags: YAML that renames or merges classes.")] = None,
     quiet: Annotated[bool, typer.Option(help="Print no table.")] = False,
 ) -> None:
-    """Score a model on data sets (one confusion matrix over the set) or on bags (every frame once, labels or not).
+    """Score a model on data sets (one confusion matrix over the set, at the size of its labels) or on bags.
 
-    A bag is read as far as it goes; what is damaged is named, and the exit code is 2. The same command on the same
-    folder for results goes on where it was interrupted, and does no bag twice.
+    Every frame of a bag is looked at once, with or without labels. A bag is read as far as it goes; what is damaged is
+    named, and the exit code is 2. The same command with the same --out goes on where it was interrupted, and does no
+    bag twice.
 
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
     Example: mfuser evaluate drive.mcap --pose 1.5,0,1.4,-1.5708,0,-1.5708 --out evaluation
@@ -85,36 +100,41 @@ def evaluate(
         )
         bag_evaluation.evaluate_bags([Path(source) for source in inputs], settings, out=out, quiet=quiet)
         return
-    if data is None:
-        raise DatasetError(f"{inputs[0]}: no bag is there; for a data set give the folder of the sets by --data")
-    for source in inputs:
-        config, dataset = _open(source, data)
-        samples = track(dataset, total=len(dataset), what=f"pictures of {source}", quiet=quiet)
+    for given in inputs:
+        source, dataset = _open(given, data)
+        chosen = range(0, len(dataset), every)
+        samples = track(
+            (dataset[index] for index in chosen), total=len(chosen), what=f"pictures of {source}", quiet=quiet
+        )
         if calibrate:
-            _calibrate(config, samples, model, device, _parsed(size) or config.size, quiet=quiet)
+            _calibrate(dataset.config, samples, model, device, _parsed(size) or dataset.config.size, quiet=quiet)
             continue
-        summary = _evaluate_one(source, config, samples, model, device, threshold or 0.0, _parsed(size) or config.size)
+        folder = out if out is None or len(inputs) == 1 else out / source.replace("/", "_")
+        summary = _evaluate_one(
+            source, dataset.config, samples, model, device, protocol, threshold or 0.0, _parsed(size), every, folder
+        )
         if not quiet:
             _print_table(summary)
-        if out is not None:
-            from mfuser_ros.evaluation.summary import write_summary  # noqa: PLC0415
-
-            path = write_summary(summary, out if len(inputs) == 1 else out / source.replace("/", "_"))
-            if not quiet:
-                print(path)
+            if folder is not None:
+                print(folder / "report.html")
 
 
-def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
+def _open(given: str, data: Path | None) -> tuple[str, Dataset]:
+    """SET/SPLIT as it is to be called, and its pictures."""
     from mfuser_ros.datasets.config import load_config  # noqa: PLC0415  # cv2 takes its time to import
-    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
+    from mfuser_ros.datasets.opening import open_split, recognise  # noqa: PLC0415
 
-    name, _, split = source.rpartition("/")
+    if data is None:
+        if not Path(given).is_dir():
+            raise DatasetError(f"{given}: is no folder: give --data with SET/SPLIT, or the folder of a data set")
+        place = recognise(Path(given))
+        return f"{place.config.name}/{place.split}", open_split(place.config, place.split, place.data)
+    name, _, split = given.rpartition("/")
     if not name:
-        config = load_config(source)
-        choices = ", ".join(f"{source}/{key}" for key in config.splits)
-        raise DatasetError(f"{source}: which split? choose one of {choices}")
-    config = load_config(name)
-    return config, open_split(config, split, data)
+        config = load_config(given)
+        choices = ", ".join(f"{given}/{key}" for key in config.splits)
+        raise DatasetError(f"{given}: which split? choose one of {choices}")
+    return given, open_split(load_config(name), split, data)
 
 
 def _parsed(size: str | None) -> tuple[int, int] | None:
@@ -127,30 +147,42 @@ def _parsed(size: str | None) -> tuple[int, int] | None:
 
 
 def _evaluate_one(
-    source: str, config: DatasetConfig, samples: Iterable[Sample], model: str, device: str, threshold: float,
-    size: tuple[int, int],
+    source: str, config: DatasetConfig, samples: Iterable[Sample], model: str, device: str,
+    protocol: Literal["published", "single"] | None, threshold: float, size: tuple[int, int] | None, every: int,
+    out: Path | None,
 ) -> dict[str, Any]:  # fmt: skip  # JSON
-    import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-
     import mfuser_ros  # noqa: PLC0415
+    from mfuser_ros.checkpoints.store import locate, read_description  # noqa: PLC0415
     from mfuser_ros.evaluation.dataset import evaluate  # noqa: PLC0415
-    from mfuser_ros.evaluation.summary import summarise  # noqa: PLC0415
+    from mfuser_ros.evaluation.protocol import SinglePass, choose  # noqa: PLC0415
+    from mfuser_ros.evaluation.record import Record  # noqa: PLC0415
+    from mfuser_ros.evaluation.summary import summarise, write_summary  # noqa: PLC0415
 
-    segmenter = mfuser_ros.load(model, device=device, threshold=0, precision="float32", input_size=size)
-
-    def probabilities(pictures: list[np.ndarray], label_size: tuple[int, int]) -> torch.Tensor:
-        return torch.stack([torch.from_numpy(segmenter.probabilities(picture, label_size)) for picture in pictures])
-
-    result = evaluate(samples, config, probabilities, threshold=threshold, batch=1)
-    return summarise(
+    architecture = read_description(locate(model).with_suffix(".yaml")).architecture
+    way = choose(architecture, config, protocol, size)
+    input_size = way.size if isinstance(way, SinglePass) else None
+    segmenter = mfuser_ros.load(model, device=device, threshold=0, precision="float32", input_size=input_size)
+    record = Record(config)
+    probabilities = way.probabilities(segmenter)
+    result = evaluate(samples, config, probabilities, threshold=threshold, batch=1, watch=record.add)
+    summary = summarise(
         result,
         source=source,
         model={"name": segmenter.name, "sha256": segmenter.sha256},
         settings={
-            "size": list(size), "threshold": threshold, "precision": segmenter.precision, "device": segmenter.device,
+            **way.settings(), "threshold": threshold, "every": every, "precision": segmenter.precision,
+            "device": segmenter.device,
         },
+        record=record,
     )  # fmt: skip
+    if out is not None:
+        from mfuser_ros.evaluation.report.page import write_report  # noqa: PLC0415
+        from mfuser_ros.evaluation.report.set_report import set_report  # noqa: PLC0415
+
+        write_summary(summary, out)
+        record.write_frames(out)
+        write_report(set_report(summary, result, record), out)
+    return summary
 
 
 def _calibrate(
@@ -189,6 +221,7 @@ def _print_table(summary: dict[str, Any]) -> None:  # JSON
     table.add_section()
     table.add_row("mean IoU", percent(summary["miou"]))
     table.add_row("pixel accuracy", percent(summary["pixel_accuracy"]))
+    table.add_row("boundary IoU", percent(summary["boundary_iou"]))
     table.add_row("calibration error", percent(summary["calibration"]["ece"]))
     Console().print(table)
 

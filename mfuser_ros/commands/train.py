@@ -67,7 +67,7 @@ def train(
 def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Validate:
     """The light evaluation of the recipe; its pictures are decoded once."""
     from mfuser_ros.datasets.config import load_config  # noqa: PLC0415
-    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
+    from mfuser_ros.datasets.opening import open_split  # noqa: PLC0415
     from mfuser_ros.evaluation.dataset import evaluate, network_probabilities  # noqa: PLC0415
 
     chosen = recipe.validation

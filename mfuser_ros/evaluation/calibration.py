@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mfuser_ros.checkpoints.store import ModelCard, ModelFile, load_model, save_model
 from mfuser_ros.datasets.config import DatasetConfig
-from mfuser_ros.datasets.packed import Sample
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.dataset import Probabilities
 from mfuser_ros.vocabulary import UNKNOWN

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mfuser_ros.datasets.config import CLASSES, load_config
-from mfuser_ros.datasets.packed import Sample, open_split
+from mfuser_ros.datasets.opening import open_split
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.training.config import SourceConfig
 from mfuser_ros.training.geometry import Geometry

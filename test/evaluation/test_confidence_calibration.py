@@ -11,7 +11,7 @@ import torch
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.checkpoints.store import ModelCard, save_model
 from mfuser_ros.datasets.config import load_config
-from mfuser_ros.datasets.packed import Sample
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.calibration import Fit, choose_threshold, fit, fit_temperature, write_fit
 from mfuser_ros.network.config import SMALL
