@@ -33,8 +33,10 @@ def evaluate_bags(bags: Sequence[Path], settings: BagSettings, *, out: Path | No
     Raises:
         typer.Exit: with code 2, when a bag is damaged; what could be read is evaluated all the same.
     """
-    from mfuser_ros.evaluation.bag.collect import Job, summarise_bags  # noqa: PLC0415  torch takes its time to import
+    from mfuser_ros.evaluation.bag.collect import Job, collect  # noqa: PLC0415  torch takes its time to import
+    from mfuser_ros.evaluation.bag.report import bags_report  # noqa: PLC0415
     from mfuser_ros.evaluation.bag.run import load_segmenter  # noqa: PLC0415
+    from mfuser_ros.evaluation.report.page import write_report  # noqa: PLC0415
     from mfuser_ros.evaluation.summary import write_summary  # noqa: PLC0415
 
     with ExitStack() as stack:
@@ -44,18 +46,16 @@ def evaluate_bags(bags: Sequence[Path], settings: BagSettings, *, out: Path | No
         total = sum(job.expected for job in jobs)
         for _ in track(_frames(jobs), total=total or None, what="frames", quiet=quiet):
             pass
-        summary = summarise_bags(
-            [job.folder for job in jobs],
-            folder,
-            source=" ".join(map(str, bags)),
-            settings=settings,
-            segmenter=segmenter,
-        )
-        path = write_summary(summary, folder)
+        folders = [job.folder for job in jobs]
+        source = " ".join(map(str, bags))
+        summary, calibration = collect(folders, folder, source=source, settings=settings, segmenter=segmenter)
+        write_summary(summary, folder)
+        if out is not None:
+            page = write_report(bags_report(summary, folders, calibration, segmenter.vocabulary), folder)
     if not quiet:
         print_table(summary)
         if out is not None:
-            print(path)
+            print(page)
     _tell_damage(summary)
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,8 @@ from mfuser_ros.evaluation.bag.run import FRAMES, BagResult, BagRun, key_of
 from mfuser_ros.evaluation.bag.settings import BagSettings, Edge
 from mfuser_ros.evaluation.bag.store import batches
 from mfuser_ros.evaluation.drive.record import percentiles
+from mfuser_ros.evaluation.metrics import Calibration
+from mfuser_ros.evaluation.record import number
 from mfuser_ros.evaluation.summary import VERSION
 from mfuser_ros.inference.segmenter import Segmenter
 from mfuser_ros.vocabulary import Vocabulary
@@ -60,10 +62,17 @@ class Job:
             self.result = self._run.finish()
 
 
-def summarise_bags(
+class Collected(NamedTuple):
+    """All bags together."""
+
+    summary: dict[str, Any]  # JSON
+    calibration: Calibration
+
+
+def collect(
     folders: Sequence[Path], out: Path, *, source: str, settings: BagSettings, segmenter: Segmenter
-) -> dict[str, Any]:  # JSON
-    """Put finished bags together, in the order given: writes `frames.parquet`, gives the summary.
+) -> Collected:
+    """Put finished bags together, in the order given; writes `frames.parquet`.
 
     Args:
         folders: of the bags, each finished; a bag that is given twice counts once.
@@ -83,7 +92,7 @@ def summarise_bags(
         raise ConfigurationError(f"{source}: bags with labels of different schemes: evaluate them one by one")
     shown = (labelled or results)[0]
     sums = _put_together(unique, out, segmenter.vocabulary.names, len(shown.groups))
-    return {
+    summary = {
         "version": VERSION,
         "input": source,
         "model": {"name": segmenter.name, "sha256": segmenter.sha256},
@@ -96,7 +105,9 @@ def summarise_bags(
         "bags": [_bag(result, folder) for result, folder in zip(results, unique, strict=True)],
         "incomplete": any(result.incomplete for result in results),
         "corrupt_messages": sum(result.corrupt for result in results),
+        "groups": shown.group_members,
     }  # fmt: skip
+    return Collected(summary, sums.calibration)
 
 
 def _put_together(folders: Iterable[Path], out: Path, classes: Sequence[str], groups: int) -> Sums:
@@ -119,9 +130,9 @@ def _scores(sums: Sums, result: BagResult, vocabulary: Vocabulary) -> dict[str, 
     if has_labels:
         classes: list[dict[str, Any]] = [
             {
-                "id": index, "name": name, "iou": _number(scores.iou[index]),
-                "precision": _number(scores.precision[index]), "recall": _number(scores.recall[index]),
-                "share": _number(scores.share[index]),
+                "id": index, "name": name, "iou": number(scores.iou[index]),
+                "precision": number(scores.precision[index]), "recall": number(scores.recall[index]),
+                "share": number(scores.share[index]),
             }
             for index, name in enumerate(result.groups)
         ]  # fmt: skip
@@ -134,19 +145,19 @@ def _scores(sums: Sums, result: BagResult, vocabulary: Vocabulary) -> dict[str, 
             for entry in vocabulary.entries()
         ]  # fmt: skip
     road = None
-    if has_labels and len(result.free_groups) == 1:
-        road = {key: classes[result.free_groups[0]][key] for key in ("precision", "recall", "iou")}
+    if has_labels and result.road is not None:
+        road = {key: classes[result.road][key] for key in ("precision", "recall", "iou")}
     latency = percentiles(sums.latency_ms)
     return {
         "frames": sums.frames,
         "classes": classes,
-        "miou": _number(scores.miou),
-        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "miou": number(scores.miou),
+        "pixel_accuracy": number(scores.pixel_accuracy),
         "confusion": sums.confusion.counts.tolist() if has_labels else None,
         "road": road,
-        "calibration": {"ece": _number(sums.calibration.ece)},
-        "boundary_iou": None,
-        "latency_ms": {key: _number(value) for key, value in latency._asdict().items()},
+        "calibration": {"ece": number(sums.calibration.ece)},
+        "boundary_iou": sums.boundary.mean,
+        "latency_ms": {key: number(value) for key, value in latency._asdict().items()},
         "drivable": _drivable(sums),
         "temporal": sums.flips.summary(),
         "limits": [],
@@ -192,7 +203,3 @@ def _bag(result: BagResult, folder: Path) -> Mapping[str, Any]:
 
 def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)

@@ -8,13 +8,15 @@ last digit however the rows came about.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from mfuser_ros.evaluation.boundary import Boundary
 from mfuser_ros.evaluation.metrics import Calibration, Confusion
+from mfuser_ros.evaluation.record import COUNTS, SCORES
 from mfuser_ros.evaluation.temporal import Flips
 
 Row = dict[str, Any]  # one frame by column
@@ -38,13 +40,7 @@ _PLAIN: dict[str, pa.DataType] = {
     "drivable_m": pa.float64(),
     "free_m2": pa.float64(),
     "labelled": pa.bool_(),
-    "miou": pa.float64(),
-    "pixel_accuracy": pa.float64(),
-    "road_precision": pa.float64(),
-    "road_recall": pa.float64(),
-    "road_iou": pa.float64(),
-    "boundary_iou": pa.float64(),
-    "ece": pa.float64(),
+    **SCORES,
     "drivable_iou": pa.float64(),
     "drivable_iou_m": pa.float64(),
     "false_free_m2": pa.float64(),
@@ -52,9 +48,7 @@ _PLAIN: dict[str, pa.DataType] = {
 }
 _COUNTS: dict[str, pa.DataType] = {
     "flips": pa.list_(pa.float64()),  # the fields of temporal.Flips
-    "confusion": pa.list_(pa.int64()),  # (G, G + 1), row by row
-    "calibration": pa.list_(pa.float64()),  # (3, BINS): pixels, confidence, correct
-    "boundary": pa.list_(pa.int64()),  # (2, G): intersection, union
+    **COUNTS,
     "drivable_pixels": pa.list_(pa.int64()),  # true free, false free, missed free
     "drivable_cells": pa.list_(pa.int64()),  # likewise, cells of the grid
 }
@@ -83,7 +77,7 @@ class Sums:
     confidence: float = 0.0  # sum over the frames
     confusion: Confusion = field(init=False)
     calibration: Calibration = field(default_factory=Calibration.empty)
-    boundary: np.ndarray = field(init=False)  # (2, G)
+    boundary: Boundary = field(init=False)
     drivable_pixels: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
     drivable_cells: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
     flips: Flips = field(default_factory=Flips)
@@ -94,7 +88,7 @@ class Sums:
     def __post_init__(self) -> None:
         self.shares = np.zeros(len(self.classes))
         self.confusion = Confusion.empty(self.groups)
-        self.boundary = np.zeros((2, self.groups), np.int64)
+        self.boundary = Boundary.empty(self.groups)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add the row of one frame."""
@@ -109,10 +103,9 @@ class Sums:
             if row[name] is not None:
                 values.append(row[name])
         if row["flips"] is not None:
-            *counts, point_seconds = row["flips"]
-            before = astuple(self.flips)
-            added = [int(count) + known for count, known in zip(counts, before[:-1], strict=True)]
-            self.flips = Flips(*added[:7], point_seconds + before[-1])
+            for column, value in zip(fields(Flips), row["flips"], strict=True):
+                known = getattr(self.flips, column.name)
+                setattr(self.flips, column.name, known + type(known)(value))
         if row["labelled"]:
             self._add_labelled(row)
         if row["drivable_cells"] is not None:
@@ -122,10 +115,8 @@ class Sums:
         self.labelled += 1
         self.confusion.counts += np.array(row["confusion"], np.int64).reshape(self.groups, self.groups + 1)
         pixels, confidence, correct = np.array(row["calibration"]).reshape(3, -1)
-        self.calibration.pixels += pixels
-        self.calibration.confidence += confidence
-        self.calibration.correct += correct
-        self.boundary += np.array(row["boundary"], np.int64).reshape(2, self.groups)
+        self.calibration.merge(Calibration(pixels, confidence, correct))
+        self.boundary.counts += np.array(row["boundary"], np.int64).reshape(2, self.groups)
         self.drivable_pixels += np.array(row["drivable_pixels"], np.int64)
 
 

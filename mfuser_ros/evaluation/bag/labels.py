@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from mfuser_ros.bags.recording import Recorded, Recording
-from mfuser_ros.errors import InputError
+from mfuser_ros.datasets import decode
+from mfuser_ros.errors import DatasetError, InputError
 
 WINDOW = 64
 """Labels that are kept while the frames catch up: how far the order of both may differ."""
@@ -140,12 +139,9 @@ def _ids_of_message(message: Any, name: str) -> np.ndarray:
 
 def _ids_of_png(content: bytes, name: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            if picture.mode not in ("L", "P", "I", "I;16", "I;16B"):  # P: the index is the id, the palette only looks
-                raise InputError(f"{name}: is a picture of mode {picture.mode}: give one channel of ids")
-            return _as_ids(np.asarray(picture), name)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: does not decode ({' '.join(str(error).split())}): give a whole PNG") from error
+        return decode.index(content, name)
+    except DatasetError as error:  # one kind of error for both sources
+        raise InputError(str(error)) from error
 
 
 def _as_ids(values: np.ndarray, name: str) -> np.ndarray:

@@ -12,13 +12,18 @@ from mfuser_ros.drivable import CameraModel, DrivableArea, GridSpec, View
 from mfuser_ros.drivable.grid import FREE_CELL, UNKNOWN_CELL
 from mfuser_ros.evaluation.bag.frames import Row, iou_of
 from mfuser_ros.evaluation.bag.scheme import Grouping
+from mfuser_ros.evaluation.boundary import Boundary
 from mfuser_ros.evaluation.drive.record import class_shares, drivable_distance
 from mfuser_ros.evaluation.metrics import Calibration, Confusion
+from mfuser_ros.evaluation.record import score_columns
 from mfuser_ros.evaluation.temporal import FlipCounter, Flips
 from mfuser_ros.inference.segmenter import Segmenter
 from mfuser_ros.vocabulary import UNKNOWN
 
 FREE_ROLE = "drivable"
+
+GRID = GridSpec()
+"""Ground that the drivable area is told on: the node's default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +46,16 @@ class Measured:
     Attributes:
         row: its figures.
         picture: uint8 RGB (H, W, 3).
-        mask: uint8 (H, W) class ids, 255 unknown.
         label: uint8 (h, w) class ids that stand for the groups of the label, 255 ignored; None without one.
+        prediction: uint8 class ids, 255 unknown: of groups like the label where there is one, else the mask (H, W).
         occupancy: int8 (rows, cols); None without a mounting.
         contacts: float32 (N, 4).
     """
 
     row: Row
     picture: np.ndarray
-    mask: np.ndarray
     label: np.ndarray | None
+    prediction: np.ndarray
     occupancy: np.ndarray | None
     contacts: np.ndarray
 
@@ -58,18 +63,16 @@ class Measured:
 class FrameMeter:
     """Measures the frames of one camera, in their order."""
 
-    def __init__(self, segmenter: Segmenter, *, score_threshold: float, grid: GridSpec | None = None) -> None:
+    def __init__(self, segmenter: Segmenter, *, score_threshold: float) -> None:
         """Prepare.
 
         Args:
             segmenter: its threshold says what is unknown in the masks.
             score_threshold: less probable labels count as wrong.
-            grid: of the drivable area; None: the default.
         """
         self._segmenter = segmenter
         self._score_threshold = score_threshold
-        self.grid = grid or GridSpec()
-        self._area = DrivableArea(self.grid, segmenter.vocabulary)
+        self._area = DrivableArea(GRID, segmenter.vocabulary)
         self._flips = FlipCounter(segmenter.vocabulary.ids_with_role((FREE_ROLE,)))
 
     def measure(
@@ -114,8 +117,11 @@ class FrameMeter:
         self._flips.add(picture, result.mask, time_s)
         row["flips"] = [float(value) for value in astuple(self._flips.flips)]
         row["flips_per_s"] = self._flips.flips.flips_per_s
+        prediction = result.mask
         if groups is not None and probability is not None and grouping is not None:
-            row |= self._scores(groups, probability, grouping)
+            ids, best = best_group(probability, grouping, self._score_threshold)
+            row |= self._scores(groups, ids, best, grouping)
+            prediction = grouping.fine[ids]
         occupancy, contacts = None, np.zeros((0, 4), np.float32)
         label = None if groups is None or grouping is None else grouping.fine[groups]
         if mounting is not None:
@@ -123,44 +129,32 @@ class FrameMeter:
             area = self._area.update([view])
             occupancy, contacts = area.occupancy, area.contacts
             row |= self._ground(occupancy, label, mounting)
-        return Measured(row, picture, result.mask, label, occupancy, contacts)
+        return Measured(row, picture, label, prediction, occupancy, contacts)
 
-    def _scores(self, groups: np.ndarray, probability: np.ndarray, grouping: Grouping) -> Row:
+    def _scores(self, groups: np.ndarray, ids: np.ndarray, confidence: np.ndarray, grouping: Grouping) -> Row:
         """Agreement with a label, as `mfuser_ros.evaluation.dataset.evaluate` counts it."""
-        ids, confidence = best_group(probability, grouping, self._score_threshold)
-        confusion, calibration = Confusion.empty(len(grouping.names)), Calibration.empty()
+        classes = len(grouping.names)
+        confusion, calibration, boundary = Confusion.empty(classes), Calibration.empty(), Boundary.empty(classes)
         confusion.add(groups, ids)
+        boundary.add(groups, ids)
         seen = (groups != UNKNOWN) & (ids != UNKNOWN)
         calibration.add(confidence[seen].clip(0, 1), ids[seen] == groups[seen])
-        scores = confusion.scores()
         free = list(grouping.with_role(self._segmenter.vocabulary, FREE_ROLE))
         counts = confusion.counts
         true_free = int(counts[np.ix_(free, free)].sum())
         agreement = [true_free, int(counts[:, free].sum()) - true_free, int(counts[free].sum()) - true_free]
-        road = {
-            name: _number(float(values[free[0]])) if len(free) == 1 else None
-            for name, values in (("precision", scores.precision), ("recall", scores.recall), ("iou", scores.iou))
-        }
+        road = grouping.road(self._segmenter.vocabulary)
         return {
-            "miou": scores.miou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            **{f"road_{name}": value for name, value in road.items()},
-            "ece": calibration.ece,
-            "boundary_iou": None,
-            "boundary": [0] * (2 * len(grouping.names)),
+            **score_columns(confusion, calibration, boundary, road),
             "drivable_iou": iou_of(agreement),
-            "confusion": counts.ravel().tolist(),
-            "calibration": np.concatenate([calibration.pixels, calibration.confidence, calibration.correct]).tolist(),
             "drivable_pixels": agreement,
         }
 
     def _ground(self, occupancy: np.ndarray, label: np.ndarray | None, mounting: Mounting) -> Row:
-        cell_m2 = self.grid.resolution**2
+        cell_m2 = GRID.resolution**2
         free = occupancy == FREE_CELL
         row: Row = {
-            "drivable_m": drivable_distance(
-                occupancy, resolution=self.grid.resolution, x_min=self.grid.x_min, y_min=self.grid.y_min
-            ),
+            "drivable_m": drivable_distance(occupancy, resolution=GRID.resolution, x_min=GRID.x_min, y_min=GRID.y_min),
             "free_m2": float(free.sum() * cell_m2),
         }
         if label is None:
@@ -200,7 +194,3 @@ def best_group(probability: np.ndarray, grouping: Grouping, threshold: float) ->
     best, ids = coarse.max(1)
     ids = torch.where((best < threshold) | (ids >= len(grouping.names)), UNKNOWN, ids).to(torch.uint8)
     return ids[0].numpy(), best[0].numpy()
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value

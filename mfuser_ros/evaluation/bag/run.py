@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mfuser_ros
 from mfuser_ros.bags.read import CAMERA_INFO
 from mfuser_ros.bags.recording import Recorded, Recording
 from mfuser_ros.evaluation.bag.cameras import find_cameras, scheme_of
 from mfuser_ros.evaluation.bag.frames import Sums, rows_of, schema
-from mfuser_ros.evaluation.bag.meter import Measured
+from mfuser_ros.evaluation.bag.meter import GRID, Measured
 from mfuser_ros.evaluation.bag.scheme import group
 from mfuser_ros.evaluation.bag.settings import BagSettings, Edge
 from mfuser_ros.evaluation.bag.state import CameraState, UnusableError
+from mfuser_ros.evaluation.bag.stills import StillKeeper
 from mfuser_ros.evaluation.bag.store import RowStore, batches
+from mfuser_ros.evaluation.drive.birdseye import BirdsEye
 from mfuser_ros.inference.segmenter import Segmenter
 
 RESULT = "result.json"
@@ -35,7 +38,7 @@ class BagResult:
         key: hash of content and settings.
         groups: names of the groups that labels were scored by.
         group_members: class ids of each.
-        free_groups: groups that may be driven on.
+        road: group of the road, if any.
         frames: evaluated.
         expected: frames that the bag says it has on the evaluated topics; 0 where it does not say.
         labelled: frames with a label.
@@ -43,13 +46,14 @@ class BagResult:
         corrupt: messages that could not be used.
         damage: one line each for the first of them.
         notes: what else a reader should know, such as why there is no drivable area.
+        stills: pictures by what they are for, see `mfuser_ros.evaluation.bag.stills.Kept`.
     """
 
     bag: str
     key: str
     groups: list[str]
     group_members: list[list[int]]
-    free_groups: list[int]
+    road: int | None
     frames: int
     expected: int
     labelled: int
@@ -57,6 +61,7 @@ class BagResult:
     corrupt: int
     damage: list[str]
     notes: list[str] = field(default_factory=list)
+    stills: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write into the folder; its presence says that the bag is done."""
@@ -132,11 +137,16 @@ class BagRun:
         self._grouping = group(scheme, segmenter.vocabulary)
         self.expected = sum(camera.frames for camera in self.cameras)
         self._notes: list[str] = []
+        self._faults: list[str] = []
+        self._stills = self._keeper(None)
         self._schema = schema(segmenter.vocabulary.names)
 
     def __iter__(self) -> Iterator[Measured | None]:
         """One item for each frame in its turn: None for those that an earlier run has done or that cannot be used."""
-        with ExitStack() as stack, RowStore(self.folder, self._schema) as store:
+        with ExitStack() as stack:
+            store = RowStore(self.folder, self._schema, self._snapshot)
+            stack.callback(self._settle, store)
+            self._go_on_from(store.state)
             recording = stack.enter_context(self._recording)
             states = {}
             for camera in self.cameras:
@@ -145,8 +155,6 @@ class BagRun:
                     camera, self._settings, self._edge, self._segmenter, self._grouping, beside
                 )
             infos = {camera.info_topic: states[camera.topic] for camera in self.cameras if camera.info_topic}
-            for line in store.faults:
-                recording.damage.corrupt(line)
             for recorded in recording.messages([*states, *infos]):
                 if recorded.kind == CAMERA_INFO:
                     infos[recorded.topic].info = recorded.message
@@ -168,13 +176,39 @@ class BagRun:
         if recorded.index == done:
             return None
         for fault in faults:
-            store.fault(fault)
-            self._recording.damage.corrupt(fault)
+            if fault not in self._faults:  # stored with the rows before it by an earlier run
+                self._faults.append(fault)
+                self._recording.damage.corrupt(fault)
         if measured is None:
             return None
         measured.row["bag"] = str(self.bag)
+        self._stills.add(measured)
         store.append(measured.row)
         return measured
+
+    def _snapshot(self) -> dict[str, Any]:  # JSON
+        return {"faults": self._faults, "stills": self._stills.state()}
+
+    def _go_on_from(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self._faults = list(state["faults"])
+            self._stills = self._keeper(state["stills"])
+            for fault in self._faults:
+                self._recording.damage.corrupt(fault)
+
+    def _settle(self, store: RowStore) -> None:
+        """Write what was measured, after an interruption too; then no file is left that nothing names."""
+        store.flush()
+        self._stills.sweep()
+
+    def _keeper(self, state: dict[str, Any] | None) -> StillKeeper:
+        vocabulary = self._segmenter.vocabulary
+        birds_eye = BirdsEye(
+            (GRID.rows, GRID.cols), resolution=GRID.resolution, x_min=GRID.x_min, y_min=GRID.y_min, size=(400, 600),
+            vocabulary=vocabulary,
+        )  # fmt: skip
+        limit = self._settings.stills
+        return StillKeeper(self.folder, vocabulary.palette(), birds_eye, limit=limit, state=state)
 
     def sums(self) -> Sums:
         """What the rows of the finished file add up to."""
@@ -195,7 +229,7 @@ class BagRun:
             key=self._key,
             groups=list(self._grouping.names),
             group_members=[list(members) for members in self._grouping.members],
-            free_groups=list(self._grouping.with_role(self._segmenter.vocabulary, "drivable")),
+            road=self._grouping.road(self._segmenter.vocabulary),
             frames=sums.frames,
             expected=self.expected,
             labelled=sums.labelled,
@@ -203,6 +237,7 @@ class BagRun:
             corrupt=damage.messages,
             damage=damage.named,
             notes=self._notes,
+            stills=self._stills.state()["kept"],
         )
         result.write(self.folder)
         return result

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mfuser_ros import share
-from mfuser_ros.datasets.config import DatasetConfig
+from mfuser_ros.datasets.config import DatasetConfig, labels_by_name, load_config
+from mfuser_ros.datasets.label_ids import CITYSCAPES, SYNTHIA
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
 
@@ -36,8 +37,30 @@ class LabelScheme(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
-    labels: tuple[SchemeLabel, ...] = Field(min_length=1)
+    labels: tuple[SchemeLabel, ...] = Field(min_length=1)  # "fine": the 19 train ids; or the name of a set: its labels
+    ids: dict[int, int] = Field(
+        default_factory=dict
+    )  # id in the pictures -> one of labels, or 255; cityscapes, synthia
     ignore: tuple[int, ...] = ()  # ids that are left out, like 255
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_by_name(cls, labels: Any) -> Any:  # whatever a YAML holds
+        return labels_by_name(labels)
+
+    @field_validator("ids", mode="before")
+    @classmethod
+    def _ids_by_name(cls, ids: Any) -> Any:  # likewise
+        tables: dict[str, Mapping[int, int]] = {"cityscapes": CITYSCAPES, "synthia": SYNTHIA}
+        return dict(tables[ids]) if isinstance(ids, str) and ids in tables else ids
+
+    @model_validator(mode="after")
+    def _ids_become_labels(self) -> LabelScheme:
+        known = {label.id for label in self.labels} | {UNKNOWN}
+        wrong = [source for source, label in self.ids.items() if label not in known or not 0 <= source <= UNKNOWN]
+        if wrong:
+            raise ValueError(f"ids: {wrong[0]} becomes {self.ids[wrong[0]]}, which is no label")
+        return self
 
     @field_validator("labels")
     @classmethod
@@ -88,6 +111,11 @@ class Grouping:
             )
         return np.asarray(mapped.astype(np.uint8))
 
+    def road(self, vocabulary: Vocabulary) -> int | None:
+        """The group that holds the first class one may drive on, whatever else it holds; None if none does."""
+        first = next(iter(vocabulary.ids_with_role(("drivable",))), None)
+        return next((index for index, members in enumerate(self.members) if first in members), None)
+
     def with_role(self, vocabulary: Vocabulary, role: str) -> tuple[int, ...]:
         """Groups all of whose members have a role."""
         ids = set(vocabulary.ids_with_role((role,)))
@@ -117,6 +145,11 @@ def group(scheme: LabelScheme, vocabulary: Vocabulary) -> Grouping:
             names.append(label.name)
             members.append(label.members)
         groups[label.id] = order[key]
+    if scheme.ids:
+        of_labels, groups = groups, np.full(256, -1, np.int16)
+        groups[[UNKNOWN, *scheme.ignore]] = UNKNOWN
+        for source, target in scheme.ids.items():
+            groups[source] = of_labels[target]
     membership = np.zeros((len(names), classes), np.float32)
     for row, ids in enumerate(members):
         membership[row, list(ids)] = 1
@@ -125,7 +158,7 @@ def group(scheme: LabelScheme, vocabulary: Vocabulary) -> Grouping:
         membership = np.concatenate([membership, rest])
     fine = np.full(256, UNKNOWN, np.uint8)
     fine[: len(members)] = [ids[0] for ids in members]
-    known = ", ".join(str(label.id) for label in scheme.labels)
+    known = ", ".join(map(str, sorted(scheme.ids) or [label.id for label in scheme.labels]))
     return Grouping(scheme.name, tuple(names), tuple(members), membership, fine, groups, known)
 
 
@@ -136,18 +169,17 @@ def own_scheme(vocabulary: Vocabulary) -> LabelScheme:
 
 
 def of_dataset(config: DatasetConfig) -> LabelScheme:
-    """The scheme of a data set's labels."""
-    return parse_scheme({"name": config.name, "labels": [label.model_dump() for label in config.labels]}, config.name)
+    """The scheme of a data set's labels, as `mfuser_ros.datasets` reads them."""
+    labels = tuple(SchemeLabel.model_validate(label.model_dump()) for label in config.labels)
+    return LabelScheme(name=config.name, labels=labels)
 
 
 def parse_scheme(content: Any, source: str) -> LabelScheme:  # Any: what YAML or JSON holds
-    """A scheme from what a YAML file or a message says; other keys of a data set's YAML are passed over.
+    """A scheme from what a YAML file or a message says.
 
     Raises:
         ConfigurationError: a rule is broken; the text names source and entry.
     """
-    if isinstance(content, Mapping) and "splits" in content:  # a data set's file
-        content = {key: content[key] for key in ("name", "labels", "ignore") if key in content}
     try:
         return LabelScheme.model_validate(content)
     except ValidationError as error:
@@ -170,4 +202,6 @@ def load_scheme(name_or_path: str | Path) -> LabelScheme:
         raise ConfigurationError(f"{file}: cannot be read ({error.strerror}): {_MEND}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file}: is no YAML ({' '.join(str(error).split())}): {_MEND}") from error
+    if isinstance(content, Mapping) and "splits" in content:
+        return of_dataset(load_config(file))
     return parse_scheme(content, str(file))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ ROWS = 256
 
 FLUSH_S = 30.0
 _PART = "part-{:06d}.parquet"
-_FAULTS = b"faults"
+_STATE = b"state"
 
 
 class RowStore:
@@ -26,23 +27,24 @@ class RowStore:
 
     Attributes:
         done: index of the last stored frame by topic.
-        faults: pictures that could not be used, one line each, in the stored part.
+        state: what the snapshot gave when the last part was stored; None before the first.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, snapshot: Callable[[], Any] = dict) -> None:  # Any: JSON
         """Open the folder, which is made if need be.
 
         Args:
             folder: for the parts.
             schema: of the rows.
+            snapshot: gives JSON that is stored with the rows it belongs to.
         """
         self.folder = folder
         self._schema = schema
         self._rows: list[Row] = []
-        self._new_faults: list[str] = []
+        self._snapshot = snapshot
         self._last_s = time.monotonic()
         self.done: dict[str, int] = {}
-        self.faults: list[str] = []
+        self.state: Any | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.parts = 0
         while (folder / _PART.format(self.parts)).exists():
@@ -57,34 +59,25 @@ class RowStore:
     ) -> None:
         self.flush()  # after an interruption too: what was measured is kept
 
-    @property
-    def stored(self) -> int:
-        """Number of frames on disk."""
-        return sum(pq.read_metadata(part).num_rows for part in self._paths())
-
     def append(self, row: Row) -> None:
         """Add the row of one frame."""
         self._rows.append(row)
         if len(self._rows) >= ROWS or time.monotonic() - self._last_s >= FLUSH_S:
             self.flush()
 
-    def fault(self, text: str) -> None:
-        """Note a picture that cannot be used."""
-        self._new_faults.append(text)
-
     def flush(self) -> None:
         """Write what has been added."""
         self._last_s = time.monotonic()
-        if not self._rows and not self._new_faults:
+        if not self._rows:
             return
-        schema = self._schema.with_metadata({_FAULTS: json.dumps(self._new_faults).encode()})
+        schema = self._schema.with_metadata({_STATE: json.dumps(self._snapshot()).encode()})
         table = pa.Table.from_pylist(self._rows, schema=schema)
         path = self.folder / _PART.format(self.parts)
         unfinished = path.with_suffix(".unfinished")
         pq.write_table(table, unfinished, compression="zstd")
         unfinished.replace(path)
         self.parts += 1
-        self._rows, self._new_faults = [], []
+        self._rows = []
 
     def finish(self, path: Path) -> None:
         """Put the parts together as one Parquet file and remove them."""
@@ -101,7 +94,7 @@ class RowStore:
         table = pq.read_table(part, columns=["topic", "index"])
         for topic, index in zip(table["topic"].to_pylist(), table["index"].to_pylist(), strict=True):
             self.done[topic] = index
-        self.faults += json.loads((table.schema.metadata or {}).get(_FAULTS, b"[]"))
+        self.state = json.loads((table.schema.metadata or {}).get(_STATE, b"{}"))
 
     def _paths(self) -> list[Path]:
         return [self.folder / _PART.format(number) for number in range(self.parts)]

@@ -12,7 +12,7 @@ from mfuser_ros import vocabulary
 from mfuser_ros.bags import BagWriter
 from mfuser_ros.checkpoints import ModelCard, save_model
 from mfuser_ros.commands.bag_evaluation import edge
-from mfuser_ros.evaluation.bag.collect import Job, summarise_bags
+from mfuser_ros.evaluation.bag.collect import Job, collect
 from mfuser_ros.evaluation.bag.run import load_segmenter
 from mfuser_ros.evaluation.bag.settings import BagSettings
 from mfuser_ros.network.config import SMALL
@@ -81,6 +81,6 @@ def evaluated():
             for _ in job.frames():
                 pass
         folders = [job.folder for job in jobs]
-        return summarise_bags(folders, out, source="test", settings=settings, segmenter=segmenter)
+        return collect(folders, out, source="test", settings=settings, segmenter=segmenter).summary
 
     return run
