@@ -188,6 +188,8 @@ def shipped() -> list[str]:
 
 def labels_by_name(labels: Any) -> Any:  # whatever a YAML holds
     """The labels that a name stands for, as plain values: "fine" for the 19, or the name of a set for its own."""
+    if isinstance(labels, str) and labels not in ("fine", *shipped()):
+        raise ValueError(f"labels are a list, fine, or those of one of {', '.join(shipped())}; found {labels!r}")
     if labels == "fine":
         return [
             {"id": number, "name": name, "members": [number]} for number, name in enumerate(vocabulary.load().names)

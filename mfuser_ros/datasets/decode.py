@@ -67,8 +67,13 @@ def index(content: bytes, name: str, *, hint: str = "") -> np.ndarray:
     return ids
 
 
-def red16(content: bytes, name: str) -> np.ndarray:
+def red16(content: bytes, name: str, *, hint: str = "") -> np.ndarray:
     """Decode ids from the first channel (red) of a 16-bit picture, as SYNTHIA keeps them: uint16 (H, W).
+
+    Args:
+        content: of the file.
+        name: of the file.
+        hint: what to do where the picture is of another kind.
 
     Raises:
         DatasetError: it is cut off, does not decode, or is no 16-bit picture with several channels.
@@ -77,7 +82,8 @@ def red16(content: bytes, name: str) -> np.ndarray:
     pixels = _decoded(content, cv2.IMREAD_UNCHANGED, name)
     if pixels.dtype != np.uint16 or pixels.ndim != 3:
         kind = f"{pixels.dtype} {pixels.shape}"
-        raise DatasetError(f"{name}: is {kind}, not a 16-bit colour picture with ids in red: copy GT/LABELS again")
+        mend = hint or "give the files with ids"
+        raise DatasetError(f"{name}: is {kind}, not a 16-bit colour picture with ids in red: {mend}")
     return pixels[..., 2]  # OpenCV gives blue, green, red
 
 

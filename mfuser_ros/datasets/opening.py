@@ -42,20 +42,13 @@ def recognise(folder: Path) -> Place:
     """Which set and split a folder holds, by its layout.
 
     The folder is an official release (its split called val, or the only one that is there), or a packed split of one of
-    the shipped sets, such as camvid/dusk.
+    the shipped sets, such as camvid/dusk or camvid/dusk.tar.
 
     Raises:
         DatasetError: no shipped set lies so, or several do, or the split must be chosen; the text says what to write.
     """
     configs = [load_config(name) for name in shipped()]
-    packed = [
-        Place(config, split, data)
-        for config in configs
-        if config.format == "packed"
-        for split, path in config.splits.items()
-        for data in folder.absolute().parents
-        if data / path == folder.absolute() and (folder / "photo").is_dir()
-    ]
+    packed = _packed(folder, configs)
     found = [(config, present_splits(config, folder)) for config in configs]
     fitting = [(config, splits) for config, splits in found if splits]
     if len(packed) + len(fitting) != 1:
@@ -73,3 +66,18 @@ def recognise(folder: Path) -> Place:
         choices = ", ".join(f"{config.name}/{split}" for split in splits)
         raise DatasetError(f"{folder}: which split? give one of {choices} with --data {folder}")
     return Place(config, "val" if "val" in splits else splits[0], folder)
+
+
+def _packed(place: Path, configs: list[DatasetConfig]) -> list[Place]:
+    """Packed splits whose path ends as `place` does."""
+    if not (place / "photo").is_dir() and not (place.is_file() and place.suffix == ".tar"):
+        return []
+    whole = place.absolute() if place.is_dir() else place.absolute().with_suffix("")
+    return [
+        Place(config, split, data)
+        for config in configs
+        if config.format == "packed"
+        for split, path in config.splits.items()
+        for data in whole.parents
+        if data / path == whole
+    ]

@@ -92,6 +92,8 @@ class Published:
                 return probabilities(large, segmenter.temperature)[0]
 
         def run(pictures: list[np.ndarray], size: Size) -> Tensor:
+            if len(pictures) == 1:  # a copy of 19 maps of a large label would hurt
+                return one(pictures[0], size)[None]
             return torch.stack([one(picture, size) for picture in pictures])
 
         return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -295,6 +296,12 @@ def test_folder_of_a_packed_split_is_recognised(tmp_path: Path):
     grey(folder / "label" / "a_1.png", row(3))
     place = recognise(folder)
     assert (place.config.name, place.split, place.data) == ("camvid", "dusk", tmp_path)
+    with tarfile.open(tmp_path / "camvid" / "day.tar", "w") as tar:
+        for kind in ("photo", "label"):
+            tar.add(folder / kind, arcname=kind)
+    place = recognise(tmp_path / "camvid" / "day.tar")
+    assert (place.config.name, place.split) == ("camvid", "day")
+    assert open_split(place.config, place.split, place.data).stems == ["a_1"]
 
 
 @pytest.mark.usefixtures("shipped")

@@ -54,7 +54,7 @@ def set_report(summary: Mapping[str, Any], evaluation: Evaluation, record: Recor
         Section(
             "Pictures",
             [Chart("pictures", _pictures_chart(record), 300)],
-            note="Mean IoU of each picture alone, in the order of their names.",
+            note="Mean IoU of each picture alone, in the order of their names; the red ones are shown below.",
         ),
         Section(
             "Worst pictures",
@@ -115,6 +115,7 @@ def _class_rows(classes: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _pictures_chart(record: Record) -> go.Figure:
     rows = [row for row in record.rows if row["miou"] is not None]
+    worst = {kept.stem for kept in record.worst}
     figure = go.Figure()
     figure.add_scatter(
         x=[row["index"] for row in rows],
@@ -122,10 +123,10 @@ def _pictures_chart(record: Record) -> go.Figure:
         customdata=[row["stem"] for row in rows],
         mode="lines+markers",
         line={"width": 1, "color": "#9db8d6"},
-        marker={"size": 5, "color": "#2f6fb0"},
+        marker={"size": 6, "color": ["#b03a3a" if row["stem"] in worst else "#2f6fb0" for row in rows]},
         hovertemplate="%{customdata}: %{y:.1f} %<extra></extra>",
     )
-    figure.update_xaxes(title="picture")
+    figure.update_xaxes(title="picture", tickformat="d", rangemode="tozero")
     figure.update_yaxes(title="mean IoU, %", rangemode="tozero")
     return figure
 
