@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from mfuser_ros.commands import bag_evaluation
 from mfuser_ros.errors import ConfigurationError
 
 
@@ -42,6 +41,13 @@ def evaluate(
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC>=VALUE",
+            help="Exit code 1 unless it holds: miou>=0.6, road.precision>=0.95, latency_ms.p95<=300.",
+        ),
+    ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="Bags: picture topics; none: all cameras.")] = None,
     labels: Annotated[
         list[str] | None,
@@ -76,7 +82,12 @@ def evaluate(
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
     Example: mfuser evaluate drive.mcap --pose 1.5,0,1.4,-1.5708,0,-1.5708 --out evaluation
     """
-    if any(bag_evaluation.is_bag(source) for source in inputs):
+    from mfuser_ros.bags.recording import is_bag  # noqa: PLC0415  torch, cv2 and rosbags take their time
+    from mfuser_ros.evaluation.limits import parse_limit  # noqa: PLC0415
+
+    limits = [parse_limit(text) for text in limit or []]
+    if any(is_bag(Path(source)) for source in inputs):
+        from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.settings import BagSettings  # noqa: PLC0415
 
@@ -94,11 +105,13 @@ def evaluate(
             start_s=start,
             stop_s=stop,
         )
-        bag_evaluation.evaluate_bags([Path(source) for source in inputs], settings, out=out, quiet=quiet)
-        return
-    from mfuser_ros.commands import set_evaluation  # noqa: PLC0415  # torch and cv2 take their time
+        bags = [Path(source) for source in inputs]
+        verdict = bag_evaluation.evaluate_bags(bags, settings, limits=limits, out=out, quiet=quiet)
+        raise typer.Exit(verdict.code)
+    from mfuser_ros.commands import set_evaluation  # noqa: PLC0415
 
-    options = set_evaluation.SetOptions(model, device, protocol, threshold or 0.0, _parsed(size), every, quiet)
+    options = set_evaluation.SetOptions(model, device, protocol, threshold or 0.0, _parsed(size), every, limits, quiet)
+    holds = True
     for given in inputs:
         source, dataset = set_evaluation.open_set(given, data)
         if check:
@@ -107,7 +120,9 @@ def evaluate(
             set_evaluation.calibrate(source, dataset, options)
         else:
             folder = out if out is None or len(inputs) == 1 else out / source.replace("/", "_")
-            set_evaluation.score(source, dataset, options, folder)
+            holds &= set_evaluation.score(source, dataset, options, folder)
+    if not holds:
+        raise typer.Exit(1)
 
 
 def _parsed(size: str | None) -> tuple[int, int] | None:

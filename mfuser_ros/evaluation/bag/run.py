@@ -40,7 +40,7 @@ class BagResult:
         group_members: class ids of each.
         road: group of the road, if any.
         frames: evaluated.
-        expected: frames that the bag says it has on the evaluated topics; 0 where it does not say.
+        expected: frames that the bag says it has on the evaluated topics; 0 where it does not say, or in a window.
         labelled: frames with a label.
         incomplete: whether part of the bag is missing.
         corrupt: messages that could not be used.
@@ -135,7 +135,8 @@ class BagRun:
         self.cameras = find_cameras(bag, topics, settings)
         scheme = scheme_of(self.cameras, Recording(bag), settings, segmenter.vocabulary)
         self._grouping = group(scheme, segmenter.vocabulary)
-        self.expected = sum(camera.frames for camera in self.cameras)
+        windowed = settings.start_s > 0 or settings.stop_s is not None
+        self.expected = 0 if windowed else sum(camera.frames for camera in self.cameras)
         self._notes: list[str] = []
         self._faults: list[str] = []
         self._stills = self._keeper(None)
