@@ -12,12 +12,12 @@ from mfuser_ros.errors import ConfigurationError
 
 def evaluate(
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SET/SPLIT|DIR|BAG...",
             help="Such as camvid/dusk or my.yaml/test with --data; the folder of a set in its official layout; bags.",
         ),
-    ],
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data sets, for SET/SPLIT.")] = None,
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
     out: Annotated[
@@ -47,6 +47,10 @@ def evaluate(
             metavar="METRIC>=VALUE",
             help="Exit code 1 unless it holds: miou>=0.6, road.precision>=0.95, latency_ms.p95<=300.",
         ),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Do not evaluate: put two results (folders of --out) side by side."),
     ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="Bags: picture topics; none: all cameras.")] = None,
     labels: Annotated[
@@ -80,12 +84,21 @@ def evaluate(
     bag twice.
 
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
+    Example: mfuser evaluate --compare before after --limit 'miou.difference>=-0.005' --out comparison
     Example: mfuser evaluate drive.mcap --pose 1.5,0,1.4,-1.5708,0,-1.5708 --out evaluation
     """
     from mfuser_ros.bags.recording import is_bag  # noqa: PLC0415  torch, cv2 and rosbags take their time
     from mfuser_ros.evaluation.limits import parse_limit  # noqa: PLC0415
 
     limits = [parse_limit(text) for text in limit or []]
+    if compare is not None:
+        from mfuser_ros.commands.comparison import compare_runs  # noqa: PLC0415
+
+        if inputs:
+            raise ConfigurationError(f"--compare and {inputs[0]}: compare results, or evaluate: not both at once")
+        raise typer.Exit(0 if compare_runs(*compare, limits=limits, out=out, quiet=quiet) else 1)
+    if not inputs:
+        raise ConfigurationError("nothing to evaluate: give bags, data sets, or --compare A B")
     if any(is_bag(Path(source)) for source in inputs):
         from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415

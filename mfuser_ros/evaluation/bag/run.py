@@ -46,6 +46,7 @@ class BagResult:
         corrupt: messages that could not be used.
         damage: one line each for the first of them.
         notes: what else a reader should know, such as why there is no drivable area.
+        settings: of the evaluation, see `BagSettings`.
         stills: pictures by what they are for, see `mfuser_ros.evaluation.bag.stills.Kept`.
     """
 
@@ -62,6 +63,7 @@ class BagResult:
     damage: list[str]
     notes: list[str] = field(default_factory=list)
     stills: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # JSON
 
     def write(self, folder: Path) -> None:
         """Write into the folder; its presence says that the bag is done."""
@@ -101,8 +103,10 @@ def key_of(recording: Recording, settings: BagSettings, segmenter: Segmenter) ->
     folders = [Path(value) for _, value in sorted(settings.labels.items()) if Path(value).is_dir()]
     names = [value for _, value in sorted(settings.labels.items()) if not Path(value).is_dir()]
     digest.update(json.dumps(names).encode())
-    for file in [*recording.files, *(label for folder in folders for label in sorted(folder.glob("*.png")))]:
-        digest.update(b"\0" + file.name.encode() + b"\0")
+    labels = [label for folder in folders for label in sorted(folder.glob("*.png"))]
+    digest.update(json.dumps([label.name for label in labels]).encode())
+    for file in [*recording.files, *labels]:
+        digest.update(f"\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
@@ -239,6 +243,7 @@ class BagRun:
             damage=damage.named,
             notes=self._notes,
             stills=self._stills.state()["kept"],
+            settings=self._settings.model_dump(mode="json"),
         )
         result.write(self.folder)
         return result
