@@ -70,6 +70,13 @@ def evaluate(
     ] = None,
     start: Annotated[float, typer.Option(help="Bags: leave out frames before this time (s).")] = 0.0,
     stop: Annotated[float | None, typer.Option(help="Bags: leave out frames from this time on (s).")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Bags: processes side by side; with --ray: actors, 0: all.")] = 0,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Bags: run on a Ray cluster: auto, HOST:PORT, or local.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Bags: of each process on a CPU; the last digits of scores depend on it.")
+    ] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="Bags: YAML that renames or merges classes.")] = None,
     check: Annotated[
         bool,
@@ -99,7 +106,7 @@ def evaluate(
         raise typer.Exit(0 if compare_runs(*compare, limits=limits, out=out, quiet=quiet) else 1)
     if not inputs:
         raise ConfigurationError("nothing to evaluate: give bags, data sets, or --compare A B")
-    if any(is_bag(Path(source)) for source in inputs):
+    if any("://" in source or is_bag(Path(source)) for source in inputs):
         from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.settings import BagSettings  # noqa: PLC0415
@@ -117,9 +124,10 @@ def evaluate(
             poses=bag_evaluation.poses(pose or []),
             start_s=start,
             stop_s=stop,
+            threads=threads,
         )
-        bags = [Path(source) for source in inputs]
-        verdict = bag_evaluation.evaluate_bags(bags, settings, limits=limits, out=out, quiet=quiet)
+        crew = bag_evaluation.Crew(workers=workers if workers or ray else 1, ray=ray)
+        verdict = bag_evaluation.evaluate_bags(inputs, settings, limits=limits, out=out, quiet=quiet, crew=crew)
         raise typer.Exit(verdict.code)
     from mfuser_ros.commands import set_evaluation  # noqa: PLC0415
 

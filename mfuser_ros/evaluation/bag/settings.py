@@ -32,6 +32,7 @@ class BagSettings(BaseModel):
         poses: of cameras by picture topic; the entry "" holds for the others.
         start_s: frames stamped earlier after the first of their topic are left out.
         stop_s: frames stamped at or after this time after the first are left out; None: none is.
+        threads: of torch and OpenCV on a CPU; the last digits depend on it. None: as many as the process would use.
         stills: how many frames the report can show for a topic.
     """
 
@@ -49,6 +50,7 @@ class BagSettings(BaseModel):
     poses: dict[str, Pose] = Field(default_factory=dict)
     start_s: float = 0.0
     stop_s: float | None = None
+    threads: int | None = Field(default=None, ge=1)
     stills: int = Field(default=60, ge=0)
 
 
