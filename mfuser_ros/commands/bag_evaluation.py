@@ -115,12 +115,17 @@ def evaluate_all(bags: Sequence[str], settings: BagSettings, out: Path, crew: Cr
     """What became of each bag; shows progress."""
     tasks = [Task(bag, settings, edge()) for bag in bags]
     counts = [expected_frames(bag, settings) for bag in bags]
+    return progress(crew.run(tasks, out, settings), total=sum(counts) if all(counts) else None, quiet=quiet)
+
+
+def progress(work: Generator[None, None, Sequence[Done]], *, total: int | None, quiet: bool) -> Sequence[Done]:
+    """Do the work to its end and show how far it is; what it returns."""
     results: list[Sequence[Done]] = []
 
     def frames() -> Iterator[None]:
-        results.append((yield from crew.run(tasks, out, settings)))
+        results.append((yield from work))
 
-    for _ in track(frames(), total=sum(counts) if all(counts) else None, what="frames", quiet=quiet):
+    for _ in track(frames(), total=total, what="frames", quiet=quiet):
         pass
     return results[0]
 

@@ -52,6 +52,13 @@ def evaluate(
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Do not evaluate: put two results (folders of --out) side by side."),
     ] = None,
+    scenarios: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Judge the scenarios of a YAML on the bags in its folder (docs/bags.md)."),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the scenarios' JUnit XML goes; else to --out.")
+    ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="Bags: picture topics; none: all cameras.")] = None,
     labels: Annotated[
         list[str] | None,
@@ -104,9 +111,12 @@ def evaluate(
         if inputs:
             raise ConfigurationError(f"--compare and {inputs[0]}: compare results, or evaluate: not both at once")
         raise typer.Exit(0 if compare_runs(*compare, limits=limits, out=out, quiet=quiet) else 1)
-    if not inputs:
-        raise ConfigurationError("nothing to evaluate: give bags, data sets, or --compare A B")
-    if any("://" in source or is_bag(Path(source)) for source in inputs):
+    if not inputs and scenarios is None:
+        raise ConfigurationError("nothing to evaluate: give bags, data sets, --scenarios FILE or --compare A B")
+    if inputs and scenarios is not None:
+        raise ConfigurationError(f"--scenarios and {inputs[0]}: the scenarios name their bags: give one of both")
+    inputs = inputs or []
+    if scenarios is not None or any("://" in source or is_bag(Path(source)) for source in inputs):
         from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.settings import BagSettings  # noqa: PLC0415
@@ -126,7 +136,13 @@ def evaluate(
             stop_s=stop,
             threads=threads,
         )
+        if scenarios is not None and limits:
+            raise ConfigurationError("--limit and --scenarios: the scenarios state their limits: leave --limit out")
         crew = bag_evaluation.Crew(workers=workers if workers or ray else 1, ray=ray)
+        if scenarios is not None:
+            from mfuser_ros.commands.scenarios import run_suite  # noqa: PLC0415
+
+            raise typer.Exit(run_suite(scenarios, settings, out=out, report=junit, crew=crew, quiet=quiet))
         verdict = bag_evaluation.evaluate_bags(inputs, settings, limits=limits, out=out, quiet=quiet, crew=crew)
         raise typer.Exit(verdict.code)
     from mfuser_ros.commands import set_evaluation  # noqa: PLC0415

@@ -74,6 +74,26 @@ def collect(
     return Collected(summary, sums.calibration)
 
 
+def scores_in(
+    folder: Path, vocabulary: Vocabulary, *, topic: str | None = None, window: tuple[float, float] | None = None
+) -> dict[str, Any]:  # JSON
+    """Figures of a part of a finished bag, with the keys that they have in a summary.
+
+    Args:
+        folder: of the bag.
+        vocabulary: of the model.
+        topic: of the frames; None: of all cameras.
+        window: first and last time, seconds after the first frame; None: all of it.
+    """
+    result = BagResult.read(folder)
+    assert result is not None  # finished
+    sums = Sums(vocabulary.names, len(result.groups))
+    for row in rows_of(batches(folder / FRAMES)):
+        if topic in (None, row["topic"]) and (window is None or window[0] <= row["time_s"] < window[1]):
+            sums.add(row)
+    return _scores(sums, result, vocabulary)
+
+
 def _put_together(folders: Iterable[Path], out: Path, classes: Sequence[str], groups: int) -> Sums:
     sums = Sums(tuple(classes), groups)
     out.mkdir(parents=True, exist_ok=True)

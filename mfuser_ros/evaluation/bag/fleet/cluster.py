@@ -17,10 +17,11 @@ from mfuser_ros.evaluation.bag.fleet.ledger import Ledger
 from mfuser_ros.evaluation.bag.fleet.task import BAGS, Done, Task, bag_folder, finished, perform, use_threads
 from mfuser_ros.evaluation.bag.run import RESULT, BagResult, load_segmenter
 from mfuser_ros.evaluation.bag.settings import BagSettings
+from mfuser_ros.inference.segmenter import Segmenter
 
 try:
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayActorError, RayTaskError
 except ImportError as _error:
     raise ConfigurationError(f"--ray needs ray ({_error}): pip install 'mfuser_ros[ray]'") from _error
 
@@ -31,9 +32,9 @@ class BagWorker:
     """What runs on a machine of the cluster: the model, and one bag after the other."""
 
     def __init__(self, settings: BagSettings) -> None:
-        """Load the model."""
-        use_threads(settings)
-        self._segmenter = load_segmenter(settings)
+        """The model is loaded for the first bag: what is wrong with it then comes back like any fault of a bag."""
+        self._settings = settings
+        self._segmenter: Segmenter | None = None
 
     def evaluate(self, task: Task, known: frozenset[str]) -> tuple[Done, Files]:
         """Evaluate a bag; the files of its result, none where the driver has them already.
@@ -42,6 +43,9 @@ class BagWorker:
             task: the bag.
             known: names of folders that the driver has.
         """
+        if self._segmenter is None:
+            use_threads(self._settings)
+            self._segmenter = load_segmenter(self._settings)
         with tempfile.TemporaryDirectory(prefix="mfuser_actor_") as name:
             out = Path(name)
             done = finished(perform(task, out, self._segmenter, known=known))
@@ -96,11 +100,11 @@ def run_cluster(
             actor, place = working.pop(ready)
             try:
                 done, files = ray.get(ready)
-            except RayActorError as error:
-                if isinstance(error.__cause__, MFuserError):
-                    raise error.__cause__ from error
+            except RayActorError:
                 ledger.lost(place, tasks[place].bag)
                 continue
+            except RayTaskError as error:
+                raise error.cause if isinstance(error.cause, MFuserError) else error from error
             _take(done, files, out)
             ledger.finish(place, done)
             yield from [None] * _frames(out, done)
