@@ -37,7 +37,9 @@ def evaluate(
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT of the network's input in a single pass, instead of the set's.")
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Only every Nth picture, for a quick look.")] = 1,
+    every: Annotated[
+        int, typer.Option(min=1, help="Only every Nth picture or frame, for a quick look or a large archive.")
+    ] = 1,
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
@@ -134,6 +136,7 @@ def evaluate(
             poses=bag_evaluation.poses(pose or []),
             start_s=start,
             stop_s=stop,
+            every=every,
             threads=threads,
         )
         if scenarios is not None and limits:
