@@ -253,10 +253,15 @@ def is_bag(path: Path) -> bool:
 
 
 def find_bags(path: Path) -> list[Path]:
-    """The bag at a path, or the bags that lie in that folder, by name; none where there are none."""
-    if is_bag(path):
-        return [path]
-    return sorted(inside for inside in path.iterdir() if is_bag(inside)) if path.is_dir() else []
+    """The bag at a path, or the bags that lie in that folder, by name; none where there are none.
+
+    A folder of data files alone is one bag that has lost its metadata.yaml; beside folders with bags they are bags, too.
+    """
+    if path.is_dir() and not (path / "metadata.yaml").is_file():
+        inside = sorted(file for file in path.iterdir() if is_bag(file))
+        if any(file.is_dir() for file in inside):
+            return inside
+    return [path] if is_bag(path) else []
 
 
 def _is_data(file: Path) -> bool:
