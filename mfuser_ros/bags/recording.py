@@ -255,7 +255,7 @@ def is_bag(path: Path) -> bool:
 def find_bags(path: Path) -> list[Path]:
     """The bag at a path, or the bags that lie in that folder, by name; none where there are none.
 
-    A folder of data files alone is one bag that has lost its metadata.yaml; beside folders with bags they are bags, too.
+    A folder of data files alone is one bag without its metadata.yaml; beside folders with bags each file is a bag, too.
     """
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         inside = sorted(file for file in path.iterdir() if is_bag(file))
