@@ -31,6 +31,12 @@ def test_tables_of_the_readme_are_up_to_date(tables):
     assert tables.filled(text, tables.tables()) == text, "run `make docs`"
 
 
+def test_tables_of_the_drivable_area_are_up_to_date(tables):
+    text = tables.DRIVABLE.read_text(encoding="utf-8")
+
+    assert tables.filled(text, tables.drivable_tables()) == text, "run `make docs`"
+
+
 def test_measured_rows_become_a_table(tables):
     frame = {
         "what": "frame", "model": "small", "device": "cpu", "device_name": "CPU X", "threads": 2, "size": "1280x720",
@@ -63,7 +69,10 @@ def test_missing_mark_is_an_error(tables):
         tables.filled("no mark", {"speed": "table"})
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/drivable.md", "docs/node.md", "docs/recipes.md"],
+)
 def test_links_lead_to_files(document):
     path = ROOT / document
     text = path.read_text(encoding="utf-8")

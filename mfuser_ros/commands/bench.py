@@ -18,6 +18,7 @@ Row = dict[str, Any]  # one measurement, as it goes to JSON
 
 VERSION = 1
 STARTS = 5
+NODE = "mfuser_ros.node.overhead"
 LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless")
 
 
@@ -29,6 +30,7 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="Pictures in one call.")] = 1,
     frames: Annotated[int, typer.Option(min=1, help="Calls that are timed.")] = 50,
     stages: Annotated[bool, typer.Option("--stages", help="Also time the parts of a call.")] = False,
+    node: Annotated[bool, typer.Option("--node", help="Also time the ROS node around the network.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no table.")] = False,
 ) -> None:
@@ -43,6 +45,7 @@ def bench(
     rows = [
         *_measure({"what": "frame", "width": width, "height": height, "frames": frames, **frame}),
         *_measure({"what": "drivable", "width": width, "height": height, "frames": 4 * frames}),
+        *(_measure({"width": width, "height": height, "frames": 3 * frames}, NODE) if node else []),
         _start("import mfuser_ros", "import mfuser_ros"),
         _start("mfuser --help", "from mfuser_ros.commands.app import main; main()", "--help"),
     ]
@@ -95,8 +98,8 @@ def _parsed(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _measure(task: Row) -> list[Row]:
-    command = [sys.executable, "-m", "mfuser_ros.evaluation.speed", json.dumps(task)]
+def _measure(task: Row, program: str = "mfuser_ros.evaluation.speed") -> list[Row]:
+    command = [sys.executable, "-m", program, json.dumps(task)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         reason = finished.stderr.strip().splitlines()[-1:] or [f"it ended with {finished.returncode}"]

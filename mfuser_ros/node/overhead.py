@@ -1,0 +1,215 @@
+"""What the node costs beside the network: `python -m mfuser_ros.node.overhead '{"width": 1280, ...}'`.
+
+A camera in a process of its own sends pictures over DDS to a node whose network answers at once, and hears the masks
+and the node's own times. The last line of the output is a JSON list of rows, as `mfuser bench --json` writes them.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+
+from mfuser_ros import share, vocabulary
+from mfuser_ros.errors import NodeError
+from mfuser_ros.evaluation.speed import cpu_name, peak_rss_mb, percentiles
+
+if TYPE_CHECKING:
+    from mfuser_ros.inference import Segmentation  # torch is loaded when the node is configured
+
+Row = dict[str, Any]  # one measurement, as it goes to JSON
+
+WARM_UP = 15  # pictures that are not counted
+DEADLINE_S = 60.0
+TIMES = ("processing_time", "pipeline_latency")
+
+
+class Task(BaseModel):
+    """What is measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: PositiveInt  # of the picture, pixels
+    height: PositiveInt
+    frames: PositiveInt
+    rate_hz: PositiveFloat = 30.0
+
+
+class Instant:
+    """A Segmenter that gives the same mask for every picture."""
+
+    name, sha256, device, precision = "none", "", "cpu", "float32"
+    default_threshold = 0.0
+
+    def __init__(self, height: int, width: int) -> None:
+        from mfuser_ros.inference import Segmentation  # noqa: PLC0415  torch takes seconds
+
+        self._segmentation = Segmentation
+        self.vocabulary = vocabulary.load()
+        self.threshold = 0.0
+        self.timing = None
+        bands = np.arange(height)[:, None] // 32 % len(self.vocabulary.classes)
+        self._mask = np.repeat(bands.astype(np.uint8), width, axis=1)
+        self._confidence = np.full((height, width), 255, np.uint8)
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Nothing needs it."""
+
+    def __call__(self, picture: np.ndarray) -> Segmentation:
+        """The mask, for one picture of the size given at first."""
+        return self._segmentation(picture, self._mask, self._confidence, self._mask, self.vocabulary)
+
+
+def measure(task: Task) -> list[Row]:
+    """Run node and camera.
+
+    Raises:
+        NodeError: no masks come.
+    """
+    os.environ |= {
+        "ROS_DOMAIN_ID": str(os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOG_DIR": tempfile.gettempdir(),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(share.find("config/fastdds_shm.xml")),
+    }
+    ours, theirs = multiprocessing.Pipe()
+    camera = multiprocessing.get_context("spawn").Process(target=_camera, args=(task, theirs), daemon=True)
+    camera.start()
+    theirs.close()
+    try:
+        return [_node(task, ours)]
+    finally:
+        camera.join(DEADLINE_S)
+
+
+def _node(task: Task, camera: Connection) -> Row:
+    """The node in this process until the camera has sent all."""
+    import rclpy  # noqa: PLC0415  reads the environment
+    from rclpy.executors import SingleThreadedExecutor  # noqa: PLC0415
+    from rclpy.parameter import Parameter  # noqa: PLC0415
+
+    from mfuser_ros.node.node import MFuserNode  # noqa: PLC0415
+
+    rclpy.init()
+    node = MFuserNode(
+        load=lambda _: Instant(task.height, task.width),  # type: ignore[arg-type, return-value]  # stands in for it
+        parameter_overrides=[Parameter("grid.enabled", value=False), Parameter("max_age", value=0.0)],
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    end = time.monotonic() + DEADLINE_S + task.frames / task.rate_hz
+    used_s = 0.0
+    try:
+        while not camera.poll():
+            executor.spin_once(timeout_sec=0.1)
+            if time.monotonic() > end:
+                raise NodeError("the camera of the measurement does not answer: is another node on this ROS domain?")
+        told = camera.recv()
+        if isinstance(told, str):
+            used_s = -_cpu_s()
+            while not camera.poll():
+                executor.spin_once(timeout_sec=0.1)
+                if time.monotonic() > end:
+                    raise NodeError(f"{told}, and nothing more: the node answers too slowly")
+            told, used_s = camera.recv(), used_s + _cpu_s()
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    count = len(told["processing_time"])
+    if not count:
+        raise NodeError("no mask came back: is another node on this ROS domain?")
+    return {
+        "what": "node_overhead",
+        "device": "cpu",
+        "device_name": cpu_name(),
+        "threads": 1,
+        "size": f"{task.width}x{task.height}",
+        "batch": 1,
+        "rate_hz": task.rate_hz,
+        "frames": count,
+        "sent": told["sent"],
+        "ms": percentiles(told["processing_time"]),
+        "latency_ms": percentiles(told["pipeline_latency"]),
+        "cpu_ms": round(used_s * 1e3 / count, 3),
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _camera(task: Task, node: Connection) -> None:
+    """Sends pictures, tells when it begins to count, and what it heard."""
+    import rclpy  # noqa: PLC0415
+    from rclpy.executors import ExternalShutdownException  # noqa: PLC0415
+    from sensor_msgs.msg import Image  # noqa: PLC0415
+    from std_msgs.msg import Float64  # noqa: PLC0415
+
+    rclpy.init()
+    camera = rclpy.create_node("camera")
+    masks: list[Any] = []
+    times: dict[str, list[float]] = {name: [] for name in TIMES}
+    for name in TIMES:
+        topic = f"/mfuser/debug/{name}_ms"
+        camera.create_subscription(Float64, topic, lambda message, to=times[name]: to.append(message.data), 10)
+    camera.create_subscription(Image, "/mfuser/front/mask", masks.append, 10)
+    publisher = camera.create_publisher(Image, "/front/image_raw", 1)
+
+    def spin() -> None:
+        with suppress(ExternalShutdownException):
+            rclpy.spin(camera)
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    message = Image(height=task.height, width=task.width, step=3 * task.width, encoding="rgb8")
+    rows = np.random.default_rng(0).integers(0, 256, (task.height, 3 * task.width), np.uint8)
+    message.data = array.array("B", rows.tobytes())
+    pause, end = threading.Event(), time.monotonic() + DEADLINE_S
+    while not publisher.get_subscription_count() and time.monotonic() < end:
+        pause.wait(0.02)
+    sent, due = 0, time.monotonic()
+    for number in range(WARM_UP + task.frames):
+        if number == WARM_UP:
+            sent = 0
+            for heard in times.values():
+                heard.clear()
+            node.send("begun")
+        message.header.stamp = camera.get_clock().now().to_msg()
+        publisher.publish(message)
+        sent += 1
+        due += 1 / task.rate_hz
+        pause.wait(max(0.0, due - time.monotonic()))
+        masks.clear()
+    node.send({"sent": sent, **times})
+    rclpy.try_shutdown()
+    thread.join(DEADLINE_S)
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the task in the first argument and print its rows; 2, with one line on stderr, for a bad one."""
+    try:
+        rows = measure(Task.model_validate_json(arguments[0]))
+    except (NodeError, ValidationError, ImportError) as error:
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
+        return 2
+    sys.stdout.write(json.dumps(rows) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
