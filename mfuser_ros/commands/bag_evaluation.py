@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from rich.table import Table
 from mfuser_ros.commands.limits import tell_limits
 from mfuser_ros.commands.progress import track
 from mfuser_ros.drivable import CameraModel
-from mfuser_ros.errors import ConfigurationError
-from mfuser_ros.evaluation.bag.collect import Job, collect
+from mfuser_ros.errors import ConfigurationError, InputError
+from mfuser_ros.evaluation.bag.collect import collect
+from mfuser_ros.evaluation.bag.fleet.pool import run_here, run_pool
+from mfuser_ros.evaluation.bag.fleet.task import Done, Task, bag_folder, expected_frames, pinned
 from mfuser_ros.evaluation.bag.report import bags_report
 from mfuser_ros.evaluation.bag.run import load_segmenter
 from mfuser_ros.evaluation.bag.settings import BagSettings, Edge, Pose
@@ -47,23 +49,57 @@ class Verdict:
         return 2 if self.damaged else 0 if self.holds else 1
 
 
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work.
+
+    Attributes:
+        workers: number of processes; of actors on a cluster, where 0 stands for as many as it has room for.
+        ray: address of a Ray cluster; None: this machine.
+    """
+
+    workers: int = 1
+    ray: str | None = None
+
+    def run(self, tasks: Sequence[Task], out: Path, settings: BagSettings) -> Generator[None, None, Sequence[Done]]:
+        """Evaluate bags; yields for every frame."""
+        if self.ray is not None:
+            from mfuser_ros.evaluation.bag.fleet.cluster import run_cluster  # noqa: PLC0415  ray is optional
+
+            return run_cluster(tasks, out, settings, address=self.ray, workers=self.workers or None)
+        if self.workers > 1:
+            return run_pool(tasks, out, settings, workers=self.workers)
+        return run_here(tasks, out, settings)
+
+
 def evaluate_bags(
-    bags: Sequence[Path], settings: BagSettings, *, limits: Sequence[Limit], out: Path | None, quiet: bool
+    bags: Sequence[str],
+    settings: BagSettings,
+    *,
+    limits: Sequence[Limit] = (),
+    out: Path | None,
+    quiet: bool,
+    crew: Crew = Crew(),
 ) -> Verdict:
     """Evaluate bags, print what came out, and write summary.json, frames.parquet and report.html into `out`, if given.
 
     What is damaged is named on stderr; what could be read is evaluated all the same.
+
+    Raises:
+        InputError: no bag can be read.
     """
+    settings = pinned(settings)
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mfuser_evaluate_")))
+        done = evaluate_all(bags, settings, folder, crew, quiet=quiet)
+        unreadable = [result.error for result in done if result.error]
+        if len(unreadable) == len(done):
+            raise InputError(unreadable[0])
+        folders = [bag_folder(folder, result.key) for result in done if result.key]
         segmenter = load_segmenter(settings)
-        jobs = [Job(bag, folder, settings, edge(), segmenter) for bag in bags]
-        total = sum(job.expected for job in jobs)
-        for _ in track(_frames(jobs), total=total or None, what="frames", quiet=quiet):
-            pass
-        folders = [job.folder for job in jobs]
-        source = " ".join(map(str, bags))
+        source = " ".join(bags)
         summary, calibration = collect(folders, folder, source=source, settings=settings, segmenter=segmenter)
+        summary["unreadable"] = unreadable
         summary["limits"] = judge(summary, limits)
         if not quiet:
             print_table(summary)
@@ -73,6 +109,25 @@ def evaluate_bags(
             if not quiet:
                 print(page)
     return Verdict(damaged=_tell_damage(summary), holds=tell_limits(summary))
+
+
+def evaluate_all(bags: Sequence[str], settings: BagSettings, out: Path, crew: Crew, *, quiet: bool) -> Sequence[Done]:
+    """What became of each bag; shows progress."""
+    tasks = [Task(bag, settings, edge()) for bag in bags]
+    counts = [expected_frames(bag, settings) for bag in bags]
+    return progress(crew.run(tasks, out, settings), total=sum(counts) if all(counts) else None, quiet=quiet)
+
+
+def progress(work: Generator[None, None, Sequence[Done]], *, total: int | None, quiet: bool) -> Sequence[Done]:
+    """Do the work to its end and show how far it is; what it returns."""
+    results: list[Sequence[Done]] = []
+
+    def frames() -> Iterator[None]:
+        results.append((yield from work))
+
+    for _ in track(frames(), total=total, what="frames", quiet=quiet):
+        pass
+    return results[0]
 
 
 def edge() -> Edge:
@@ -149,15 +204,11 @@ def _decimal(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.3f}"
 
 
-def _frames(jobs: Sequence[Job]) -> Iterator[None]:
-    for job in jobs:
-        for _ in job.frames():
-            yield None
-
-
 def _tell_damage(summary: dict[str, Any]) -> bool:
     """Name on stderr what was damaged; whether anything was."""
     for bag in summary["bags"]:
         for line in bag["damage"]:
             print(f"mfuser: {bag['path']}: {line}", file=sys.stderr)
-    return bool(summary["incomplete"] or summary["corrupt_messages"])
+    for line in summary["unreadable"]:
+        print(f"mfuser: {line}", file=sys.stderr)
+    return bool(summary["incomplete"] or summary["corrupt_messages"] or summary["unreadable"])

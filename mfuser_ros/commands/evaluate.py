@@ -52,6 +52,13 @@ def evaluate(
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Do not evaluate: put two results (folders of --out) side by side."),
     ] = None,
+    scenarios: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Judge the scenarios of a YAML on the bags in its folder (docs/bags.md)."),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the scenarios' JUnit XML goes; else to --out.")
+    ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="Bags: picture topics; none: all cameras.")] = None,
     labels: Annotated[
         list[str] | None,
@@ -70,6 +77,13 @@ def evaluate(
     ] = None,
     start: Annotated[float, typer.Option(help="Bags: leave out frames before this time (s).")] = 0.0,
     stop: Annotated[float | None, typer.Option(help="Bags: leave out frames from this time on (s).")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Bags: processes side by side; with --ray: actors, 0: all.")] = 0,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Bags: run on a Ray cluster: auto, HOST:PORT, or local.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Bags: of each process on a CPU; the last digits of scores depend on it.")
+    ] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="Bags: YAML that renames or merges classes.")] = None,
     check: Annotated[
         bool,
@@ -97,9 +111,12 @@ def evaluate(
         if inputs:
             raise ConfigurationError(f"--compare and {inputs[0]}: compare results, or evaluate: not both at once")
         raise typer.Exit(0 if compare_runs(*compare, limits=limits, out=out, quiet=quiet) else 1)
-    if not inputs:
-        raise ConfigurationError("nothing to evaluate: give bags, data sets, or --compare A B")
-    if any(is_bag(Path(source)) for source in inputs):
+    if not inputs and scenarios is None:
+        raise ConfigurationError("nothing to evaluate: give bags, data sets, --scenarios FILE or --compare A B")
+    if inputs and scenarios is not None:
+        raise ConfigurationError(f"--scenarios and {inputs[0]}: the scenarios name their bags: give one of both")
+    inputs = inputs or []
+    if scenarios is not None or any("://" in source or is_bag(Path(source)) for source in inputs):
         from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.settings import BagSettings  # noqa: PLC0415
@@ -117,9 +134,16 @@ def evaluate(
             poses=bag_evaluation.poses(pose or []),
             start_s=start,
             stop_s=stop,
+            threads=threads,
         )
-        bags = [Path(source) for source in inputs]
-        verdict = bag_evaluation.evaluate_bags(bags, settings, limits=limits, out=out, quiet=quiet)
+        if scenarios is not None and limits:
+            raise ConfigurationError("--limit and --scenarios: the scenarios state their limits: leave --limit out")
+        crew = bag_evaluation.Crew(workers=workers if workers or ray else 1, ray=ray)
+        if scenarios is not None:
+            from mfuser_ros.commands.scenarios import run_suite  # noqa: PLC0415
+
+            raise typer.Exit(run_suite(scenarios, settings, out=out, report=junit, crew=crew, quiet=quiet))
+        verdict = bag_evaluation.evaluate_bags(inputs, settings, limits=limits, out=out, quiet=quiet, crew=crew)
         raise typer.Exit(verdict.code)
     from mfuser_ros.commands import set_evaluation  # noqa: PLC0415
 

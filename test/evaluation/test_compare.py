@@ -33,7 +33,7 @@ def confusion(right, seed):
 
 
 def write_run(folder, right, *, frames=60, seed=0, names=NAMES, labels=True, bag="/data/drive"):
-    """A finished run of `frames` frames, one each half second; `right` gives the right pixels of each class by index."""
+    """A finished run of frames, one each half second; `right` gives the right pixels of each class by index."""
     folder.mkdir()
     total, rows = Confusion.empty(3), []
     for index in range(frames):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mfuser_ros.bags.recording import Recording
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.evaluation.bag.frames import Sums, iou_of, rows_of, schema
-from mfuser_ros.evaluation.bag.meter import Measured
-from mfuser_ros.evaluation.bag.run import FRAMES, BagResult, BagRun, key_of
-from mfuser_ros.evaluation.bag.settings import BagSettings, Edge
+from mfuser_ros.evaluation.bag.run import FRAMES, BagResult
+from mfuser_ros.evaluation.bag.settings import BagSettings
 from mfuser_ros.evaluation.bag.store import batches
 from mfuser_ros.evaluation.drive.record import percentiles
 from mfuser_ros.evaluation.metrics import Calibration
@@ -26,40 +24,6 @@ from mfuser_ros.evaluation.record import number
 from mfuser_ros.evaluation.summary import VERSION
 from mfuser_ros.inference.segmenter import Segmenter
 from mfuser_ros.vocabulary import Vocabulary
-
-BAGS = "bags"
-"""Folder below the results with one folder for each bag; what is done there is not done again."""
-
-
-def bag_folder(out: Path, key: str) -> Path:
-    """Where the result of a bag lies."""
-    return out / BAGS / key[:16]
-
-
-class Job:
-    """One bag to be evaluated into the folder of its key, as far as that has not been done."""
-
-    def __init__(self, bag: Path, out: Path, settings: BagSettings, edge: Edge, segmenter: Segmenter) -> None:
-        """Hash the bag and look for a result.
-
-        Raises:
-            InputError: the bag cannot be read.
-        """
-        key = key_of(Recording(bag), settings, segmenter)
-        self.folder = bag_folder(out, key)
-        self.result = BagResult.read(self.folder)
-        self._run = None if self.result else BagRun(bag, self.folder, settings, edge, segmenter, key)
-
-    @property
-    def expected(self) -> int:
-        """Frames that are still to be looked at; 0 where the bag does not say."""
-        return 0 if self._run is None else self._run.expected
-
-    def frames(self) -> Iterator[Measured | None]:
-        """Do the work; `result` is there when it is over."""
-        if self._run is not None:
-            yield from self._run
-            self.result = self._run.finish()
 
 
 class Collected(NamedTuple):
@@ -108,6 +72,26 @@ def collect(
         "groups": shown.group_members,
     }  # fmt: skip
     return Collected(summary, sums.calibration)
+
+
+def scores_in(
+    folder: Path, vocabulary: Vocabulary, *, topic: str | None = None, window: tuple[float, float] | None = None
+) -> dict[str, Any]:  # JSON
+    """Figures of a part of a finished bag, with the keys that they have in a summary.
+
+    Args:
+        folder: of the bag.
+        vocabulary: of the model.
+        topic: of the frames; None: of all cameras.
+        window: first and last time, seconds after the first frame; None: all of it.
+    """
+    result = BagResult.read(folder)
+    assert result is not None  # finished
+    sums = Sums(vocabulary.names, len(result.groups))
+    for row in rows_of(batches(folder / FRAMES)):
+        if topic in (None, row["topic"]) and (window is None or window[0] <= row["time_s"] < window[1]):
+            sums.add(row)
+    return _scores(sums, result, vocabulary)
 
 
 def _put_together(folders: Iterable[Path], out: Path, classes: Sequence[str], groups: int) -> Sums:
@@ -195,7 +179,7 @@ def _settings(settings: BagSettings, segmenter: Segmenter) -> dict[str, Any]:
 
 def _bag(result: BagResult, folder: Path) -> Mapping[str, Any]:
     return {
-        "path": result.bag, "key": result.key, "folder": f"{BAGS}/{folder.name}", "frames": result.frames,
+        "path": result.bag, "key": result.key, "folder": f"{folder.parent.name}/{folder.name}", "frames": result.frames,
         "expected": result.expected, "labelled": result.labelled, "incomplete": result.incomplete,
         "corrupt_messages": result.corrupt, "damage": result.damage, "notes": result.notes,
     }  # fmt: skip

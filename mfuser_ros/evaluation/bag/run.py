@@ -117,8 +117,9 @@ class BagRun:
     """The evaluation of one bag into a folder. Use it as an iterator over its frames, then `finish`."""
 
     def __init__(
-        self, bag: Path, folder: Path, settings: BagSettings, edge: Edge, segmenter: Segmenter, key: str
-    ) -> None:
+        self, bag: Path, folder: Path, settings: BagSettings, edge: Edge, segmenter: Segmenter, key: str,
+        *, name: str | None = None,
+    ) -> None:  # fmt: skip
         """Open the bag and see what an earlier run has done.
 
         Args:
@@ -128,12 +129,13 @@ class BagRun:
             edge: turns messages into arrays.
             segmenter: the model, loaded as `load_segmenter` does.
             key: see `key_of`.
+            name: of the bag in results; None: its path.
 
         Raises:
             InputError: the bag cannot be read at all, lacks a topic, or has labels that cannot be used.
         """
         self.bag, self.folder, self._settings, self._edge = bag, folder, settings, edge
-        self._segmenter, self._key = segmenter, key
+        self._segmenter, self._key, self._name = segmenter, key, name or str(bag)
         self._recording = Recording(bag)
         topics = self._recording.topics()
         self.cameras = find_cameras(bag, topics, settings)
@@ -186,7 +188,7 @@ class BagRun:
                 self._recording.damage.corrupt(fault)
         if measured is None:
             return None
-        measured.row["bag"] = str(self.bag)
+        measured.row["bag"] = self._name
         self._stills.add(measured)
         store.append(measured.row)
         return measured
@@ -230,7 +232,7 @@ class BagRun:
         if any(camera.labels for camera in self.cameras) and sums.frames and not sums.labelled:
             self._notes.append("no frame has a label: stamps or indices of the labels fit none of them")
         result = BagResult(
-            bag=str(self.bag),
+            bag=self._name,
             key=self._key,
             groups=list(self._grouping.names),
             group_members=[list(members) for members in self._grouping.members],

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mfuser_ros.drivable import CameraModel
+from mfuser_ros.evaluation.bag.degrade import Weather
 from mfuser_ros.evaluation.bag.scheme import LabelScheme
 
 Pose = tuple[float, float, float, float, float, float]
@@ -32,6 +33,8 @@ class BagSettings(BaseModel):
         poses: of cameras by picture topic; the entry "" holds for the others.
         start_s: frames stamped earlier after the first of their topic are left out.
         stop_s: frames stamped at or after this time after the first are left out; None: none is.
+        degrade: weather that frames are seen through, see `mfuser_ros.evaluation.bag.degrade`; None: as recorded.
+        threads: of torch and OpenCV on a CPU; the last digits depend on it. None: as many as the process would use.
         stills: how many frames the report can show for a topic.
     """
 
@@ -49,6 +52,8 @@ class BagSettings(BaseModel):
     poses: dict[str, Pose] = Field(default_factory=dict)
     start_s: float = 0.0
     stop_s: float | None = None
+    degrade: Weather | None = None
+    threads: int | None = Field(default=None, ge=1)
     stills: int = Field(default=60, ge=0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from mfuser_ros.bags.recording import Recorded, Recording
 from mfuser_ros.errors import CalibrationError, InputError
 from mfuser_ros.evaluation.bag.cameras import Camera, label_source
+from mfuser_ros.evaluation.bag.degrade import degrade
 from mfuser_ros.evaluation.bag.labels import stamp_of
 from mfuser_ros.evaluation.bag.meter import FrameMeter, Measured, Mounting
 from mfuser_ros.evaluation.bag.scheme import Grouping
@@ -75,6 +76,8 @@ class CameraState:
             picture = self._edge.to_rgb(message)
         except InputError as error:
             raise UnusableError(f"{recorded.topic}: picture {recorded.index} at {stamp_ns}: {error}") from error
+        if self._settings.degrade is not None:
+            picture = degrade(picture, self._settings.degrade, recorded.index)
         assert self._first_ns is not None  # `wants` has seen the frame
         time_s = (stamp_ns - self._first_ns) / 1e9
         measured = self._meter.measure(

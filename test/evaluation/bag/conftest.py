@@ -12,7 +12,8 @@ from mfuser_ros import vocabulary
 from mfuser_ros.bags import BagWriter
 from mfuser_ros.checkpoints import ModelCard, save_model
 from mfuser_ros.commands.bag_evaluation import edge
-from mfuser_ros.evaluation.bag.collect import Job, collect
+from mfuser_ros.evaluation.bag.collect import collect
+from mfuser_ros.evaluation.bag.fleet.task import Task, bag_folder, finished, perform
 from mfuser_ros.evaluation.bag.run import load_segmenter
 from mfuser_ros.evaluation.bag.settings import BagSettings
 from mfuser_ros.network.config import SMALL
@@ -76,11 +77,11 @@ def evaluated():
 
     def run(bags: list[Path], out: Path, settings: BagSettings) -> dict[str, object]:
         segmenter = load_segmenter(settings)
-        jobs = [Job(bag, out, settings, edge(), segmenter) for bag in bags]
-        for job in jobs:
-            for _ in job.frames():
-                pass
-        folders = [job.folder for job in jobs]
+        folders = []
+        for bag in bags:
+            done = finished(perform(Task(str(bag), settings, edge()), out, segmenter))
+            assert not done.error
+            folders.append(bag_folder(out, done.key))
         return collect(folders, out, source="test", settings=settings, segmenter=segmenter).summary
 
     return run

@@ -10,10 +10,11 @@ import torch
 
 import mfuser_ros
 from mfuser_ros.bags import BagWriter
+from mfuser_ros.commands.bag_evaluation import edge
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.datasets.packed import Sample
-from mfuser_ros.errors import ConfigurationError, InputError
-from mfuser_ros.evaluation.bag.collect import Job
+from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.evaluation.bag.fleet.task import Task, finished, perform
 from mfuser_ros.evaluation.bag.frames import TIMES
 from mfuser_ros.evaluation.bag.run import load_segmenter
 from mfuser_ros.evaluation.dataset import evaluate
@@ -143,34 +144,33 @@ def test_cut_bag_is_evaluated_to_its_last_message(tmp_path, drive, settings, eva
 
 
 def test_interrupted_run_goes_on_where_it_stopped_and_ends_the_same(tmp_path, drive, settings, evaluated):
-    from mfuser_ros.commands.bag_evaluation import edge
-
     bag = drive(tmp_path / "bag")
     whole = evaluated([bag], tmp_path / "whole", settings)
     segmenter = load_segmenter(settings)
-    frames = Job(bag, tmp_path / "cut", settings, edge(), segmenter).frames()
-    assert [next(frames) is not None for _ in range(3)] == [True] * 3
+    frames = perform(Task(str(bag), settings, edge()), tmp_path / "cut", segmenter)
+    for _ in range(3):
+        next(frames)
     frames.close()  # what an interrupt does to the loop
-
-    job = Job(bag, tmp_path / "cut", settings, edge(), segmenter)
-    assert [done is not None for done in job.frames()] == [False] * 3 + [True] * 3
+    (part,) = (tmp_path / "cut" / "bags").glob("*/part-*.parquet")
+    assert pq.read_metadata(part).num_rows == 3
     again = evaluated([bag], tmp_path / "cut", settings)
     assert without_time(whole) == without_time(again)
     assert timeless(rows(tmp_path / "whole")) == timeless(rows(tmp_path / "cut"))
 
 
 def test_what_is_done_is_not_done_again_until_the_content_changes(tmp_path, drive, settings, evaluated):
-    from mfuser_ros.commands.bag_evaluation import edge
-
     bag = drive(tmp_path / "bag")
     evaluated([bag], tmp_path / "out", settings)
     segmenter = load_segmenter(settings)
-    assert list(Job(bag, tmp_path / "out", settings, edge(), segmenter).frames()) == []
+
+    def frames(path):
+        return len(list(perform(Task(str(path), settings, edge()), tmp_path / "out", segmenter)))
+
+    assert frames(bag) == 0
     moved = (tmp_path / "elsewhere").resolve()
     bag.rename(moved)
-    assert list(Job(moved, tmp_path / "out", settings, edge(), segmenter).frames()) == []
-    other = drive(tmp_path / "other", frames=5)
-    assert len(list(Job(other, tmp_path / "out", settings, edge(), segmenter).frames())) == 5
+    assert frames(moved) == 0
+    assert frames(drive(tmp_path / "other", frames=5)) == 5
 
 
 def test_bag_given_twice_counts_once(tmp_path, drive, settings, evaluated):
@@ -179,14 +179,10 @@ def test_bag_given_twice_counts_once(tmp_path, drive, settings, evaluated):
 
 
 def test_topic_that_is_not_there_is_named(tmp_path, drive, settings):
-    from mfuser_ros.commands.bag_evaluation import edge
-
     bag = drive(tmp_path / "bag")
     wrong = settings.model_copy(update={"topics": ("/left",)})
-    with pytest.raises(
-        InputError, match=r"no picture topic /left: topics with pictures: /front/image_raw, /front/label"
-    ):
-        Job(bag, tmp_path / "out", wrong, edge(), load_segmenter(wrong))
+    done = finished(perform(Task(str(bag), wrong, edge()), tmp_path / "out", load_segmenter(wrong)))
+    assert "no picture topic /left: topics with pictures: /front/image_raw, /front/label" in done.error
 
 
 def test_id_that_the_scheme_does_not_map_ends_the_run(tmp_path, scene, settings, evaluated):

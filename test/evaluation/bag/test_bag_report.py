@@ -43,7 +43,7 @@ def done(tmp_path_factory, model, scene):
     settings = BagSettings(model=str(model), device="cpu", poses={"": POSE})
     bag = drive_with_pose(folder / "bag", scene)
     limits = [parse_limit("miou>=0"), parse_limit("miou>=0.9")]
-    verdict = evaluate_bags([bag], settings, limits=limits, out=folder / "out", quiet=True)
+    verdict = evaluate_bags([str(bag)], settings, limits=limits, out=folder / "out", quiet=True)
     return folder / "out", verdict
 
 
@@ -93,7 +93,7 @@ def test_page_links_timeline_and_frames_and_shows_both_ends(done):
 
 def test_page_of_a_bag_without_labels_shows_shares_and_ends_of_confidence(tmp_path, drive, settings, browse):
     bags = [drive(tmp_path / name, frames=3, labels=False) for name in ("one", "two")]
-    evaluate_bags([*bags], settings, limits=[], out=tmp_path / "out", quiet=True)
+    evaluate_bags([*map(str, bags)], settings, limits=[], out=tmp_path / "out", quiet=True)
     text = (tmp_path / "out" / "report.html").read_text()
     assert 'id="chart-shares"' in text
     assert "Frames of least confidence" in text

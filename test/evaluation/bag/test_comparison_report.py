@@ -25,7 +25,7 @@ def two(tmp_path_factory, model, drive):
     bag = drive(folder / "bag", frames=4)
     for name, size in (("a", None), ("b", (64, 96))):
         settings = BagSettings(model=str(model), device="cpu", size=size)
-        evaluate_bags([bag], settings, limits=[], out=folder / name, quiet=True)
+        evaluate_bags([str(bag)], settings, limits=[], out=folder / name, quiet=True)
     return folder
 
 
