@@ -85,6 +85,12 @@ def evaluate(
         int | None, typer.Option(min=1, help="Bags: of each process on a CPU; the last digits of scores depend on it.")
     ] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="Bags: YAML that renames or merges classes.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Play one bag at its own rate to the real node over DDS: rate, drops, ages.")
+    ] = False,
+    peak: Annotated[
+        bool, typer.Option("--peak", help="As --live; then search the highest rate, and measure at 10, 30 and 60 Hz.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(help="Do not score: decode every pair, name the first bad file, print the shares of the labels."),
@@ -100,6 +106,7 @@ def evaluate(
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
     Example: mfuser evaluate --compare before after --limit 'miou.difference>=-0.005' --out comparison
     Example: mfuser evaluate drive.mcap --pose 1.5,0,1.4,-1.5708,0,-1.5708 --out evaluation
+    Example: mfuser evaluate drive.mcap --live --limit 'age_p99_ms<=200' --limit 'drop_share<0.05' --out live
     """
     from mfuser_ros.bags.recording import is_bag  # noqa: PLC0415  torch, cv2 and rosbags take their time
     from mfuser_ros.evaluation.limits import parse_limit  # noqa: PLC0415
@@ -111,11 +118,8 @@ def evaluate(
         if inputs:
             raise ConfigurationError(f"--compare and {inputs[0]}: compare results, or evaluate: not both at once")
         raise typer.Exit(0 if compare_runs(*compare, limits=limits, out=out, quiet=quiet) else 1)
-    if not inputs and scenarios is None:
-        raise ConfigurationError("nothing to evaluate: give bags, data sets, --scenarios FILE or --compare A B")
-    if inputs and scenarios is not None:
-        raise ConfigurationError(f"--scenarios and {inputs[0]}: the scenarios name their bags: give one of both")
-    inputs = inputs or []
+    inputs, live = inputs or [], live or peak
+    _refuse_contradictions(inputs, scenarios, has_limits=bool(limits), live=live)
     if scenarios is not None or any("://" in source or is_bag(Path(source)) for source in inputs):
         from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415
         from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415
@@ -136,8 +140,13 @@ def evaluate(
             stop_s=stop,
             threads=threads,
         )
-        if scenarios is not None and limits:
-            raise ConfigurationError("--limit and --scenarios: the scenarios state their limits: leave --limit out")
+        if live:
+            from mfuser_ros.commands.ros import require_ros  # noqa: PLC0415
+
+            require_ros()
+            from mfuser_ros.commands.live_evaluation import evaluate_live  # noqa: PLC0415
+
+            raise typer.Exit(evaluate_live(inputs, settings, peak=peak, limits=limits, out=out, quiet=quiet))
         crew = bag_evaluation.Crew(workers=workers if workers or ray else 1, ray=ray)
         if scenarios is not None:
             from mfuser_ros.commands.scenarios import run_suite  # noqa: PLC0415
@@ -145,6 +154,8 @@ def evaluate(
             raise typer.Exit(run_suite(scenarios, settings, out=out, report=junit, crew=crew, quiet=quiet))
         verdict = bag_evaluation.evaluate_bags(inputs, settings, limits=limits, out=out, quiet=quiet, crew=crew)
         raise typer.Exit(verdict.code)
+    if live:
+        raise ConfigurationError(f"--live and {inputs[0]}: is no bag: give a .mcap, a .db3 or the folder of a bag")
     from mfuser_ros.commands import set_evaluation  # noqa: PLC0415
 
     options = set_evaluation.SetOptions(model, device, protocol, threshold or 0.0, _parsed(size), every, limits, quiet)
@@ -160,6 +171,19 @@ def evaluate(
             holds &= set_evaluation.score(source, dataset, options, folder)
     if not holds:
         raise typer.Exit(1)
+
+
+def _refuse_contradictions(inputs: list[str], scenarios: Path | None, *, has_limits: bool, live: bool) -> None:
+    if not inputs and scenarios is None:
+        raise ConfigurationError("nothing to evaluate: give bags, data sets, --scenarios FILE or --compare A B")
+    if scenarios is None:
+        return
+    if inputs:
+        raise ConfigurationError(f"--scenarios and {inputs[0]}: the scenarios name their bags: give one of both")
+    if has_limits:
+        raise ConfigurationError("--limit and --scenarios: the scenarios state their limits: leave --limit out")
+    if live:
+        raise ConfigurationError("--live and --scenarios: scenarios look at every frame: play bags one by one")
 
 
 def _parsed(size: str | None) -> tuple[int, int] | None:
