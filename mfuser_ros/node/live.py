@@ -101,11 +101,13 @@ class _Bench:
 
     def __init__(self, tape: Tape, player: LivePlayer, meter: UsageMeter, progress: Progress) -> None:
         self._tape, self._player, self._meter, self._progress = tape, player, meter, progress
+        self._runs = 0
 
     def __call__(self, rate_hz: float) -> dict[str, Any]:
         pictures = max(math.ceil(PROBE_S * rate_hz), LEAST_PICTURES)
         total = pictures * len(self._tape.cameras)
-        stage = f"{rate_hz:g} Hz"
+        self._runs += 1
+        stage = f"{self._runs}: {rate_hz:g} Hz"
         with self._meter.running():
             played = self._player.play(
                 self._tape.loop(rate_hz, pictures), on_sent=lambda sent: self._progress(stage, sent, total)

@@ -19,8 +19,8 @@ POINTS = 2000
 AGE, DROP = "#2f6fb0", "#b03a3a"
 
 COLUMNS = (
-    "run", "wanted, Hz", "played, Hz", "masks, Hz", "dropped, %", "age p50, ms", "age p95, ms", "age p99, ms", "jitter, ms",
-    "CPU, %", "memory, MB",
+    "run", "wanted, Hz", "played, Hz", "masks, Hz", "dropped, %", "age p50, ms", "age p95, ms", "age p99, ms",
+    "jitter, ms", "CPU, %", "memory, MB",
 )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from mfuser_ros.evaluation.bag.settings import BagSettings
 from mfuser_ros.evaluation.limits import Limit, judge
 from mfuser_ros.evaluation.summary import VERSION
 from mfuser_ros.node.live import Live
-from mfuser_ros.node.live_figures import Played
+from mfuser_ros.node.live_figures import Played, figures
 from mfuser_ros.node.peak import LOWEST_HZ
+from mfuser_ros.node.usage import FIGURES
 
 FRAMES = "frames.parquet"
 
@@ -27,6 +28,16 @@ BUSY_PERCENT = 25.0
 
 SECTION = "live."
 """Metrics of limits may be named with it or without."""
+
+
+def check_limits(limits: Sequence[Limit]) -> None:
+    """See before a long run that limits are on what will be measured.
+
+    Raises:
+        ConfigurationError: a limit names no metric; the text lists those there are.
+    """
+    blank = figures({}) | dict.fromkeys((*FIGURES, "peak", "fixed", "cameras", "warm_up", "latency_ms"))
+    judge(blank, [_named(limit) for limit in limits])
 
 
 def live_summary(live: Live, *, source: str, settings: BagSettings, limits: Sequence[Limit]) -> dict[str, Any]:  # JSON
@@ -42,7 +53,6 @@ def live_summary(live: Live, *, source: str, settings: BagSettings, limits: Sequ
         ConfigurationError: a limit names no metric; the text lists those there are.
     """
     latency_ms = {name: live.figures[f"age_{name}_ms"] for name in ("p50", "p95", "p99")}
-    named = [replace(limit, metric=limit.metric.removeprefix(SECTION)) for limit in limits]
     return {
         "version": VERSION,
         "input": source,
@@ -55,7 +65,7 @@ def live_summary(live: Live, *, source: str, settings: BagSettings, limits: Sequ
         "latency_ms": latency_ms,
         "drivable": None,
         "temporal": {"flips_per_s": None},
-        "limits": judge(live.figures | {"latency_ms": latency_ms}, named),
+        "limits": judge(live.figures | {"latency_ms": latency_ms}, [_named(limit) for limit in limits]),
         "live": live.figures,
         "incomplete": live.damage.incomplete,
         "corrupt_messages": live.damage.messages,
@@ -69,10 +79,10 @@ def live_summary(live: Live, *, source: str, settings: BagSettings, limits: Sequ
     }  # fmt: skip
 
 
-def live_notes(figures: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before trusting the figures: a player that was too slow, a busy machine, lost peaks."""
+def live_notes(section: Mapping[str, Any]) -> list[str]:
+    """What must be known before the section `live` is trusted: a slow player, a busy machine, no peak."""
     notes = []
-    runs = [("the bag's rate", figures), *((entry["name"], entry) for entry in figures["fixed"])]
+    runs = [("the bag's rate", section), *((entry["name"], entry) for entry in section["fixed"])]
     for name, run in runs:
         if not run["player_kept_rate"]:
             notes.append(
@@ -81,15 +91,15 @@ def live_notes(figures: Mapping[str, Any]) -> list[str]:
                 if run["played_hz"] is not None
                 else f"{name}: the player sent too few pictures to tell its rate"
             )
-    if not figures["masks"]:
+    if not section["masks"]:
         notes.append("the bag's rate: not one mask came: every picture was dropped or older than max_age")
-    others = figures["others_cpu_percent"]
+    others = section["others_cpu_percent"]
     if others is not None and others > BUSY_PERCENT:
         notes.append(f"other processes used {others:.0f} % of the machine's cores: a free machine does better")
-    peak = figures["peak"]
+    peak = section["peak"]
     if peak is not None and peak["rate_hz"] is None:
         notes.append(
-            f"no peak: at {LOWEST_HZ:g} Hz, the lowest rate of the search, 5 % of the pictures or more are lost"
+            f"no peak: 5 % of the pictures or more are lost at {LOWEST_HZ:g} Hz, the lowest rate that is tried"
         )
     elif peak is not None and peak["limited_by"] == "player":
         notes.append("peak: the player could not send faster: the node may do more")
@@ -118,6 +128,10 @@ def write_frames(played: Mapping[str, Sequence[Played]], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / FRAMES, compression="zstd")
     return folder / FRAMES
+
+
+def _named(limit: Limit) -> Limit:
+    return replace(limit, metric=limit.metric.removeprefix(SECTION))
 
 
 def _version(package: str) -> str | None:

@@ -13,6 +13,8 @@ import psutil
 
 EVERY_S = 0.5
 
+FIGURES = ("cpu_percent", "cpu_max_percent", "memory_mb", "others_cpu_percent")
+
 
 class _Sample(NamedTuple):
     at_s: float
@@ -53,11 +55,10 @@ class UsageMeter:
         `cpu_percent` over the whole time, `cpu_max_percent` of half a second, largest `memory_mb`, and
         `others_cpu_percent`: what neither the process nor this one used of the machine, in percent of all its cores.
         """
-        names = ("cpu_percent", "cpu_max_percent", "memory_mb", "others_cpu_percent")
         samples = self._samples
         span_s = samples[-1].at_s - samples[0].at_s if samples else 0.0
         if span_s <= 0:
-            return dict.fromkeys(names)
+            return dict.fromkeys(FIGURES)
         used = 100 * (samples[-1].used_s - samples[0].used_s) / span_s
         own = 100 * (samples[-1].own_s - samples[0].own_s) / span_s
         parts = [100 * (b.used_s - a.used_s) / (b.at_s - a.at_s) for a, b in pairwise(samples) if b.at_s > a.at_s]
@@ -68,7 +69,7 @@ class UsageMeter:
             max(sample.memory_mb for sample in samples),
             max(0.0, busy - (used + own) / (psutil.cpu_count() or 1)),
         )
-        return {name: round(value, 1) for name, value in zip(names, values, strict=True)}
+        return {name: round(value, 1) for name, value in zip(FIGURES, values, strict=True)}
 
     def _watch(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):  # who started the process notices that it has ended
