@@ -16,6 +16,8 @@ from mfuser_ros.node.peak import DROP_SHARE
 POINTS = 2000
 """Marks of a line; of a longer bag each stands for the oldest of several masks."""
 
+TICKS_HZ = [1, 2, 3, 5, 10, 20, 30, 60, 100]
+
 AGE, DROP = "#2f6fb0", "#b03a3a"
 
 COLUMNS = (
@@ -111,6 +113,7 @@ def _timeline(camera: str, pictures: Sequence[Played]) -> Section:
         name="dropped",
         mode="markers",
         marker={"color": DROP, "symbol": "x-thin-open", "size": 7},
+        cliponaxis=False,
         hovertemplate="%{x:.2f} s: no mask<extra></extra>",
     )
     figure.update_xaxes(title="time at which the picture was sent, s")
@@ -143,7 +146,7 @@ def _rates(figures: Mapping[str, Any]) -> Section:
             hovertemplate="%{x:.2f} Hz: %{y:.1f} % dropped, %{customdata:.2f} masks a second<extra></extra>",
         )
     figure.add_hline(y=100 * DROP_SHARE, line={"color": "#1d232b", "width": 1, "dash": "dot"})
-    figure.update_xaxes(title="pictures a second and camera", type="log", dtick="D1")
+    figure.update_xaxes(title="pictures a second and camera", type="log", tickvals=TICKS_HZ, ticktext=TICKS_HZ)
     figure.update_yaxes(title="dropped, %", range=[-3, 103])
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"})
     found = "no rate was kept up with" if peak["rate_hz"] is None else f"the peak is {peak['rate_hz']:g} Hz"

@@ -82,7 +82,7 @@ def live_summary(live: Live, *, source: str, settings: BagSettings, limits: Sequ
 def live_notes(section: Mapping[str, Any]) -> list[str]:
     """What must be known before the section `live` is trusted: a slow player, a busy machine, no peak."""
     notes = []
-    runs = [("the bag's rate", section), *((entry["name"], entry) for entry in section["fixed"])]
+    runs = [("the bag's rate", section), *((entry["name"].replace("hz", " Hz"), entry) for entry in section["fixed"])]
     for name, run in runs:
         if not run["player_kept_rate"]:
             notes.append(

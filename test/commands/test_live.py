@@ -44,6 +44,8 @@ def bag(tmp_path_factory):
 def test_live_run_counts_every_picture_finds_a_peak_and_judges_limits(bag, random_model, mfuser, tmp_path, monkeypatch):
     monkeypatch.setattr("mfuser_ros.node.live.PROBE_S", 0.5)
     monkeypatch.setattr("mfuser_ros.node.live.LEAST_PICTURES", 3)
+    monkeypatch.setattr("mfuser_ros.node.live_player.DRAIN_S", 1.0)
+    monkeypatch.setattr("mfuser_ros.node.peak.INTERVAL", 5.0)
     out = tmp_path / "out"
     limits = ["age_p99_ms>0", "drop_share<=1", "live.cameras.front.drops<=10", "latency_ms.p95<=0"]
 
@@ -70,7 +72,7 @@ def test_live_run_counts_every_picture_finds_a_peak_and_judges_limits(bag, rando
     assert sum(camera["masks"] for camera in live["cameras"]) == live["masks"]
     assert live["warm_up"]["masks"] == 6
     peak = live["peak"]
-    assert len(peak["probes"]) >= 6
+    assert len(peak["probes"]) >= 4  # 10 Hz, one of 3.2 and 32 Hz, one of the scan, one to confirm
     if peak["rate_hz"] is not None:  # a machine under load may keep up with nothing
         assert 1 <= peak["rate_hz"] <= 100
         assert peak["drop_share"] < 0.05
