@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-import time
+import threading
 
 import numpy as np
 import psutil
@@ -122,17 +122,17 @@ def test_what_cannot_be_played_is_told_before_anything_starts(bag, mfuser, argum
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_command_takes_the_node_with_it(bag, random_model, mfuser_process, number):
-    command = mfuser_process("evaluate", bag, "--live", "--model", random_model, "--device", "cpu")
-    seen, end_s = psutil.Process(command.pid), time.monotonic() + DEADLINE_S
-    nodes = []
-    while not nodes and time.monotonic() < end_s:  # a poll, not a guess: processes tell nobody of their children
-        nodes = [child for child in seen.children() if "mfuser_ros.node" in child.cmdline()]
-        assert command.poll() is None
+@pytest.mark.parametrize(("number", "stage"), [(signal.SIGTERM, "node"), (signal.SIGINT, "pictures")])
+def test_interrupted_command_takes_the_node_with_it(bag, random_model, mfuser_process, number, stage):
+    command = mfuser_process("evaluate", bag, "--peak", "--model", random_model, "--device", "cpu")
+    watchdog = threading.Timer(DEADLINE_S, command.kill)
+    watchdog.start()
+    told = iter(command.stderr.readline, "")
+    assert any(line.startswith(f"{stage}: ") for line in told)
+    nodes = [child for child in psutil.Process(command.pid).children() if "mfuser_ros.node" in child.cmdline()]
     command.send_signal(number)
     command.communicate(timeout=DEADLINE_S)
+    watchdog.cancel()
     assert command.returncode != 0
-    assert nodes
     gone, left = psutil.wait_procs(nodes, timeout=5)
     assert (len(gone), left) == (1, [])
