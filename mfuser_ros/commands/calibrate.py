@@ -28,7 +28,10 @@ def calibrate(
     bag: Annotated[Path, typer.Argument(metavar="BAG", help="Bag folder, or a bare .mcap or .db3 file.")],
     topic: Annotated[str | None, typer.Option(help="Picture topic of a bag that has several.")] = None,
     mask_topic: Annotated[
-        str | None, typer.Option(help="Take these masks (mono8) instead of running the model; pictures are optional.")
+        str | None,
+        typer.Option(
+            help="Masks (mono8) instead of the model's. Without: the only topic in /mask; empty: run the model."
+        ),
     ] = None,
     camera_info: Annotated[
         Path | None, typer.Option(help="Camera calibration YAML instead of the camera_info of the bag.")
@@ -64,6 +67,7 @@ def calibrate(
     from mfuser_ros.drivable.drift import RoadWatch  # noqa: PLC0415
 
     with BagReader(bag) as reader:
+        mask_topic = _recorded_masks(reader) if mask_topic is None else mask_topic or None
         looks = _Looks(reader, topic, mask_topic, camera_info, frames)
         stated = _stated_pose(reader, pose, base_frame, looks.frame_id)
         words, mask_of = _masks(model, device, vocabulary, recorded=mask_topic is not None)
@@ -95,6 +99,14 @@ def calibrate(
     print(_parameter_line(name, found))
     if drift is not None and drift.beyond:
         raise typer.Exit(1)
+
+
+def _recorded_masks(bag: BagReader) -> str | None:
+    """The topic of masks, if there is exactly one that is named as the node names them."""
+    from mfuser_ros.bags.read import IMAGE  # noqa: PLC0415
+
+    found = [entry.name for entry in bag.topics() if entry.kind == IMAGE and entry.name.endswith("/mask")]
+    return found[0] if len(found) == 1 else None
 
 
 @dataclass(frozen=True, eq=False)

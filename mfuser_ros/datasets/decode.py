@@ -57,7 +57,7 @@ def index(content: bytes, name: str, *, hint: str = "") -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(content))
         ids = np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: broken PNG chunks
         raise DatasetError(f"{name}: does not decode ({error}): copy the set again") from error
     if ids.ndim != 2:
         mend = hint or "give the files with ids"

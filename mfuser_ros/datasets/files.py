@@ -87,9 +87,8 @@ class FileDataset(Sequence[Sample]):
         if self._kind.channel == "red16":
             wide = decode.red16(content, name, hint=self._kind.hint)
             if wide.max(initial=0) > UNKNOWN:
-                raise DatasetError(
-                    f"{name}: holds id {wide.max()}, which {self.config.name} does not have: copy it again"
-                )
+                found = f"holds id {wide.max()}, which {self.config.name} does not have"
+                raise DatasetError(f"{name}: {found}: {self._kind.hint or 'copy the set again'}")
             ids = wide.astype(np.uint8)
         else:
             ids = decode.index(content, name, hint=self._kind.hint)

@@ -15,7 +15,7 @@ STANDS_SURELY, STANDS_UNSURELY = 2, 1
 _STRAIGHT_BELOW = np.arange(1, 5)  # pixels
 _BESIDE = np.arange(0, 9, 2)  # pixels; a foot that rises faster than 8 rows a column is taken for a flank
 _SAME_SURFACE = 4  # levels between the feet of neighbouring bearings that are joined
-_LONGEST_FLANK_M = 6.0  # of a vehicle that is seen edge-on
+_LONGEST_FLANK_M = 3.0  # between two feet of a flank seen edge-on; the cells between them are never free
 _MARKS_PER_CELL = 2  # so that a stretch of ground leaves out no cell that it crosses
 
 
@@ -139,12 +139,9 @@ class ContactFinder:
         wide = np.flatnonzero((joined | edge_on) & (length > self.spec.resolution / _MARKS_PER_CELL))
         if len(wide) == 0:
             return np.zeros((0, 2))
-        # A flank goes on past its last foot, to somewhere before the next bearing.
-        start = np.where(edge_on & (farther < 0), -0.5, 0.0)[wide, None]
-        stop = np.where(edge_on & (farther > 0), 1.5, 1.0)[wide, None]
-        count = int(np.ceil(1.5 * length[wide].max() / self.spec.resolution * _MARKS_PER_CELL)) + 1
-        share = start + np.linspace(0, 1, count) * (stop - start)
-        return np.asarray((feet[wide][:, None] + share[..., None] * stretch[wide][:, None]).reshape(-1, 2))
+        count = int(np.ceil(length[wide].max() / self.spec.resolution * _MARKS_PER_CELL)) + 1
+        share = np.linspace(0, 1, count)[:, None]
+        return np.asarray((feet[wide][:, None] + share * stretch[wide][:, None]).reshape(-1, 2))
 
 
 def _ends_soon(joined: np.ndarray, rightwards: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import cv2
@@ -49,19 +50,29 @@ class FlowTracker:
         height, width = picture.shape[:2]
         scale = min(1.0, self._long_side / max(height, width))
         size = (max(_SMALLEST, round(width * scale)), max(_SMALLEST, round(height * scale)))
-        # shrinking first leaves less to turn grey
-        shrunk = picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.cvtColor(shrunk, cv2.COLOR_RGB2GRAY))
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        return np.asarray(grey if size == (width, height) else cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
 
     def track(self, before: np.ndarray, after: np.ndarray) -> Track:
         """Find the points of `after` in `before`; both come from `grid` and have one size."""
         height, width = after.shape
         backward = self._flow.calc(after, before, None)  # (h, w, 2)
         forward = self._flow.calc(before, after, None)
-        columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        places = backward + np.dstack([columns, rows])
+        places = backward + pixel_grid(width, height)
         returned = cv2.remap(forward, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        error = np.square(backward + returned).sum(2)
-        allowed = 0.01 * (np.square(backward).sum(2) + np.square(returned).sum(2)) + 0.5
-        inside = (places >= 0).all(2) & (places[..., 0] <= width - 1) & (places[..., 1] <= height - 1)
-        return Track(places, inside & (error <= allowed))
+        allowed = 0.01 * (_squared(backward) + _squared(returned)) + 0.5
+        columns, rows = cv2.split(places)
+        inside = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
+        return Track(places, inside & (_squared(backward + returned) <= allowed))
+
+
+@lru_cache(maxsize=8)
+def pixel_grid(width: int, height: int) -> np.ndarray:
+    """(height, width, 2) float32: column and row of each pixel; not to be written to."""
+    return np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
+
+
+def _squared(vectors: np.ndarray) -> np.ndarray:
+    """Squared length of each vector: (h, w, 2) -> (h, w)."""
+    columns, rows = cv2.split(vectors)
+    return np.asarray(columns * columns + rows * rows)

@@ -32,6 +32,7 @@ class TowerConfig(_Config):
     layout: Literal["dinov2", "eva02", "clip", "siglip", "mobilenetv2"]  # how the network is cut into stages
     model: str  # name for timm.create_model
     options: dict[str, Any] = {}  # its keyword arguments; their types are timm's affair, hence Any
+    stages: PositiveInt | None = None  # groups that a transformer's blocks are run in; None: one block each
     mean: Triple  # statistics of RGB values 0..255 that the tower was trained with
     std: Triple
 
@@ -85,6 +86,13 @@ class PyramidNeck(_Config):
     taps: tuple[int, int, int, int]  # one tapped stage for each level, finest first
 
 
+class ResizedNeck(_Config):
+    """Four taps of plain vision transformers, resized to strides 1/4, 1/2, 1 and 2 of the patch grid, as Rein does."""
+
+    kind: Literal["resized"] = "resized"
+    taps: tuple[int, int, int, int]  # one tapped stage for each level, finest first
+
+
 class StridedNeck(_Config):
     """Taps of towers that shrink the picture themselves: levels are concatenations; the coarsest is pooled."""
 
@@ -94,16 +102,25 @@ class StridedNeck(_Config):
     ]  # stages of level 0 (finest), 1, 2; 3 is pooled from 2
 
 
+Neck = PyramidNeck | ResizedNeck | StridedNeck
+
+
 class StoredText(_Config):
     """Text embeddings that ship inside the checkpoint, one row for each class."""
 
     kind: Literal["stored"] = "stored"
 
 
-class LearnedText(_Config):
-    """No text: one learned query for each class, for rivals that know none."""
+class DroppedText(_Config):
+    """What a text tower gave for the classes, one row for each; the tower itself was left out of the checkpoint."""
 
-    kind: Literal["learned"] = "learned"
+    kind: Literal["dropped"] = "dropped"
+
+
+class LinkedText(_Config):
+    """No text: Rein's queries, made from its tokens and as many; training matches them with the classes it sees."""
+
+    kind: Literal["linked"] = "linked"
 
 
 class TextTower(_Config):
@@ -200,8 +217,10 @@ class Architecture(_Config):
     vlm: TowerConfig
     towers: Literal["both", "vfm", "vlm"] = "both"  # which of them are built; one alone is adapted by its own fusers
     fusion: FusionConfig
-    neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
-    text: Annotated[StoredText | LearnedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
+    neck: Annotated[Neck, Field(discriminator="kind")]
+    text: Annotated[
+        StoredText | DroppedText | LinkedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")
+    ]
     text_width: PositiveInt  # C_t: width of the space that text and picture share
     score_scale: PositiveFloat = 1 / 0.07  # the score map in training is scale * cosine + bias (spec 4.5); SigLIP's
     score_bias: float = 0.0  # come from its original file, and no published MFuser holds them
@@ -214,12 +233,29 @@ class Architecture(_Config):
         """Names of the towers that are built, the VFM first."""
         return ("vfm", "vlm") if self.towers == "both" else (self.towers,)
 
+    @property
+    def matched(self) -> bool:
+        """Whether a query stands for no class of its own, so that training matches queries with classes."""
+        return self.text.kind == "linked"
+
     @model_validator(mode="after")
     def _fusion_fits_the_towers(self) -> Architecture:
         if self.fusion.vfm_bridge and self.towers != "both":
             raise ValueError(f"fusion.vfm_bridge joins two towers, towers is {self.towers}: set it to false")
         if self.fusion.kind == "rein" and self.towers == "both":
             raise ValueError("fusion.kind rein refines one tower: set towers to vfm or vlm")
+        return self
+
+    @model_validator(mode="after")
+    def _linked_queries_have_tokens_and_no_text(self) -> Architecture:
+        if not self.matched:
+            return self
+        if self.fusion.kind != "rein":
+            raise ValueError(f"text.kind linked makes queries from Rein's tokens, fusion.kind is {self.fusion.kind}")
+        if self.enhancer.kind != "none" or self.head.text_attention:
+            raise ValueError("text.kind linked has no text: set enhancer.kind to none and head.text_attention to false")
+        if self.fusion.tokens < self.classes:
+            raise ValueError(f"fusion.tokens {self.fusion.tokens}: one for each of {self.classes} classes at least")
         return self
 
 
@@ -320,6 +356,8 @@ PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, 
 def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: whatever a YAML file may hold
     """A preset with some of its entries changed; mappings are merged key by key, all else is replaced.
 
+    Neck, text and input of another kind share no key with those of the preset, so they are replaced as a whole.
+
     Args:
         preset: name in `PRESETS`.
         changes: in the form of the architecture, such as ``{"fusion": {"kind": "self-attention"}}``.
@@ -330,16 +368,24 @@ def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: wh
     if preset not in PRESETS:
         raise ConfigurationError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
     try:
-        return Architecture.model_validate(_merged(PRESETS[preset].model_dump(), changes))
+        base = PRESETS[preset].model_dump()
+        for part in ("neck", "text", "input"):
+            if (
+                isinstance(changes.get(part), Mapping)
+                and changes[part].get("kind", base[part]["kind"]) != base[part]["kind"]
+            ):
+                base[part] = {}
+        return Architecture.model_validate(merged(base, changes))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "architecture"
         raise ConfigurationError(f"changes of preset {preset}: {where}: {first['msg']}: correct it") from error
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:  # Any: of a YAML file
+    """`base` with the entries of `changes`; mappings are merged key by key, all else is replaced."""
+    result = dict(base)
     for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return result

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, VocabularyError
 from mfuser_ros.network import torchvision_mend
-from mfuser_ros.network.config import Architecture, ClipText, EvaText, LearnedText, SiglipText, StoredText
+from mfuser_ros.network.alternatives import LinkedQueries, RankedTokens
+from mfuser_ros.network.config import Architecture, ClipText, DroppedText, EvaText, LinkedText, SiglipText, StoredText
 
 EncodedText = EvaText | ClipText | SiglipText
 
@@ -36,15 +37,17 @@ class StoredTextQueries(nn.Module):
         return self.embeddings / self.embeddings.std()
 
 
-class LearnedQueries(nn.Module):
-    """One learned query for each class, of unit deviation at the start."""
+class DroppedTextQueries(nn.Module):
+    """What a text tower gave for the classes, in its place; the layers behind it were trained with these numbers."""
+
+    embeddings: Tensor
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        self.embeddings = nn.Parameter(torch.randn(classes, width))
+        self.register_buffer("embeddings", torch.randn(classes, width))
 
     def forward(self) -> Tensor:
-        """(K, width) queries, one for each class."""
+        """(K, width) embeddings, one for each class."""
         return self.embeddings
 
 
@@ -184,6 +187,18 @@ class TextEncoder(nn.Module, ABC):
             self._cached = (state, self._of_classes(self.encode(self.ids)))
         return self._cached[1]
 
+    @torch.no_grad()
+    def dropped(self) -> DroppedTextQueries:
+        """What this tower gives for its classes, without the tower.
+
+        Raises:
+            ConfigurationError: no token ids were given.
+        """
+        embeddings = self()
+        text = DroppedTextQueries(*embeddings.shape)
+        text.embeddings = embeddings.clone()
+        return text
+
     def _of_classes(self, embeddings: Tensor) -> Tensor:
         if self._phrases is None:
             return embeddings
@@ -200,6 +215,11 @@ class TextEncoder(nn.Module, ABC):
         tokens = self.token_embedding(ids)
         contexts = self.contexts.expand(len(ids), -1, -1)
         return torch.cat([tokens[:, :1], contexts, tokens[:, 1:]], 1) + self.positional_embedding
+
+    def encode_plain(self, ids: Tensor) -> Tensor:
+        """(K, n) token ids of whole phrases, n at most tokens + contexts -> (K, width) embeddings without contexts."""
+        embedded = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        return self.read(self.ln_final(self.transformer(embedded)), ids)
 
     @abstractmethod
     def read(self, x: Tensor, ids: Tensor) -> Tensor:
@@ -218,7 +238,7 @@ class EvaTextEncoder(TextEncoder):
         nn.init.normal_(self.text_projection, std=config.width**-0.5)
 
     def read(self, x: Tensor, ids: Tensor) -> Tensor:
-        end_of_text = ids.argmax(-1) + self.config.contexts
+        end_of_text = ids.argmax(-1) + x.shape[1] - len(ids[0])  # contexts stand before it
         last = x[torch.arange(len(ids), device=x.device), end_of_text]
         embeddings: Tensor = last @ self.text_projection
         return embeddings
@@ -241,13 +261,16 @@ class SiglipTextEncoder(TextEncoder):
 
 
 def build_text(
-    architecture: Architecture, token_ids: Sequence[Sequence[int]] | None = None
-) -> StoredTextQueries | LearnedQueries | TextEncoder:
-    """The text side of an architecture, with random weights.
+    architecture: Architecture,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    learned: Sequence[RankedTokens] = (),
+) -> StoredTextQueries | DroppedTextQueries | LinkedQueries | TextEncoder:
+    """The text side of an architecture, or what stands in its place, with random weights.
 
     Args:
         architecture: says which, and how wide.
         token_ids: (classes, tokens) ids of the class names for a text tower; they may also come later.
+        learned: tokens of each fused stage, for queries that are linked to them.
 
     Raises:
         ConfigurationError: the ids do not fit the tower or the number of classes, or the text is stored.
@@ -258,8 +281,10 @@ def build_text(
         )
     if isinstance(architecture.text, StoredText):
         return StoredTextQueries(architecture.classes, architecture.text_width)
-    if isinstance(architecture.text, LearnedText):
-        return LearnedQueries(architecture.classes, architecture.text_width)
+    if isinstance(architecture.text, DroppedText):
+        return DroppedTextQueries(architecture.classes, architecture.text_width)
+    if isinstance(architecture.text, LinkedText):
+        return LinkedQueries(learned, architecture.head.width)
     if isinstance(architecture.text, SiglipText):
         return SiglipTextEncoder(architecture.text, architecture.text_width, token_ids)
     return EvaTextEncoder(architecture.text, architecture.text_width, token_ids)

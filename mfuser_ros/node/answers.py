@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rclpy.node import Node
 
@@ -21,6 +21,14 @@ from mfuser_ros.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from mfuser_ros.inference import Segmentation  # torch is loaded when the node is configured
+
+
+class Published(NamedTuple):
+    """A picture whose mask is out."""
+
+    work: Work
+    result: Segmentation | None  # None where the network failed
+    unknown_share: float
 
 
 class Answers:
@@ -44,9 +52,9 @@ class Answers:
         """Time has jumped, or the node was inactive."""
         self._checks = {}
 
-    def publish(self, work: Work, answer: Segmentation | Fault) -> float:
-        """Publish for one picture; returns the share of unknown pixels. A fault gives what knows nothing."""
-        camera, header, settings = work.camera, work.header, work.settings
+    def publish_mask(self, work: Work, answer: Segmentation | Fault) -> Published:
+        """Publish mask, confidence and camera_info of one picture. A fault gives a mask that knows nothing."""
+        camera, header = work.camera, work.header
         result = self._result(work, answer)
         unknown_share = 1.0
         if result is None:
@@ -55,13 +63,17 @@ class Answers:
             unknown_share = camera.output.publish_result(header, result)
         camera.gate.published(work.stamp_ns, self._now_ns(), work.generation)
         camera.publish_camera_info(header, work.size)
-        if settings.grid_enabled:
+        return Published(work, result, unknown_share)
+
+    def publish_ground(self, published: Published) -> None:
+        """Publish what follows from a mask: the drivable area and the overlay."""
+        work, result = published.work, published.result
+        if work.settings.grid_enabled:
             self._publish_drivable(work, result)
         else:
             self._drivable.retract(self._now_ns())
         if result is not None:
-            camera.output.publish_overlay(header, result, time.monotonic_ns(), settings)
-        return unknown_share
+            work.camera.output.publish_overlay(work.header, result, time.monotonic_ns(), work.settings)
 
     def _result(self, work: Work, answer: Segmentation | Fault) -> Segmentation | None:
         if isinstance(answer, Fault):

@@ -6,6 +6,8 @@ import sys
 
 import psutil
 
+from mfuser_ros.node.lines import one_line
+
 
 def memory(device: str) -> dict[str, str]:
     """What diagnostics tell of the memory: of the GPU, or of this process where the network runs on the CPU.
@@ -14,8 +16,11 @@ def memory(device: str) -> dict[str, str]:
         device: torch's name, such as `cpu` or `cuda:0`.
     """
     if device.startswith("cuda") and (torch := sys.modules.get("torch")) is not None:
-        free, total = torch.cuda.mem_get_info(device)
-        used, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+        try:
+            free, total = torch.cuda.mem_get_info(device)
+            used, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+        except RuntimeError as error:  # after a fault of the device every call fails until the process ends
+            return {"device_memory_mb": f"n/a ({one_line(error)})"}
         return {
             "device_memory_mb": _megabytes(used),
             "device_memory_peak_mb": _megabytes(peak),

@@ -1,7 +1,9 @@
 """What the node costs beside the network: `python -m mfuser_ros.node.overhead '{"width": 1280, ...}'`.
 
-A camera in a process of its own sends pictures over DDS to a node whose network answers at once, and hears the masks
-and the node's own times. The last line of the output is a JSON list of rows, as `mfuser bench --json` writes them.
+Cameras in a process of their own send pictures over DDS to a node whose network answers at once, or after a while, and
+hear the masks and the node's own times. Rows: `node_overhead` where it answers at once: `ms` is the time from the begin
+of work on a picture to its mask; `node_age` otherwise: `latency_ms` is the age of a result.
+The last line of the output is a JSON list of rows, as `mfuser bench --json` writes them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from mfuser_ros import share, vocabulary
 from mfuser_ros.errors import NodeError
@@ -43,32 +45,42 @@ class Task(BaseModel):
 
     width: PositiveInt  # of the picture, pixels
     height: PositiveInt
-    frames: PositiveInt
+    frames: PositiveInt  # of each camera
     rate_hz: PositiveFloat = 30.0
+    cameras: PositiveInt = 1
+    network_ms: NonNegativeFloat = 0.0  # for which the network does nothing before it answers
 
 
-class Instant:
-    """A Segmenter that gives the same mask for every picture."""
+class Idle:
+    """A Segmenter that gives the same mask for every picture, after a while."""
 
     name, sha256, device, precision = "none", "", "cpu", "float32"
     default_threshold = 0.0
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, task: Task) -> None:
         from mfuser_ros.inference import Segmentation  # noqa: PLC0415  torch takes seconds
 
         self._segmentation = Segmentation
         self.vocabulary = vocabulary.load()
         self.threshold = 0.0
         self.timing = None
-        bands = np.arange(height)[:, None] // 32 % len(self.vocabulary.classes)
-        self._mask = np.repeat(bands.astype(np.uint8), width, axis=1)
-        self._confidence = np.full((height, width), 255, np.uint8)
+        self._seconds, self._pause = task.network_ms / 1000, threading.Event()
+        bands = np.arange(task.height)[:, None] // 32 % len(self.vocabulary.classes)
+        self._mask = np.repeat(bands.astype(np.uint8), task.width, axis=1)
+        self._confidence = np.full_like(self._mask, 255)
 
     def warm_up(self, height: int, width: int) -> None:
         """Nothing needs it."""
 
-    def __call__(self, picture: np.ndarray) -> Segmentation:
-        """The mask, for one picture of the size given at first."""
+    def __call__(self, picture: np.ndarray | list[np.ndarray]) -> Segmentation | list[Segmentation]:
+        """The mask, for one picture or each of several."""
+        if self._seconds:
+            self._pause.wait(self._seconds)
+        if isinstance(picture, list):
+            return [self._answer(one) for one in picture]
+        return self._answer(picture)
+
+    def _answer(self, picture: np.ndarray) -> Segmentation:
         return self._segmentation(picture, self._mask, self._confidence, self._mask, self.vocabulary)
 
 
@@ -104,8 +116,12 @@ def _node(task: Task, camera: Connection) -> Row:
 
     rclpy.init()
     node = MFuserNode(
-        load=lambda _: Instant(task.height, task.width),  # type: ignore[arg-type, return-value]  # stands in for it
-        parameter_overrides=[Parameter("grid.enabled", value=False), Parameter("max_age", value=0.0)],
+        load=lambda _: Idle(task),  # type: ignore[arg-type, return-value]  # stands in for it
+        parameter_overrides=[
+            Parameter("grid.enabled", value=False),
+            Parameter("max_age", value=0.0),
+            Parameter("cameras", value=_names(task)),
+        ],
     )
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -132,12 +148,14 @@ def _node(task: Task, camera: Connection) -> Row:
     if not count:
         raise NodeError("no mask came back: is another node on this ROS domain?")
     return {
-        "what": "node_overhead",
+        "what": "node_overhead" if not task.network_ms else "node_age",
         "device": "cpu",
         "device_name": cpu_name(),
         "threads": 1,
         "size": f"{task.width}x{task.height}",
-        "batch": 1,
+        "batch": task.cameras,
+        "cameras": task.cameras,
+        "network_ms": task.network_ms,
         "rate_hz": task.rate_hz,
         "frames": count,
         "sent": told["sent"],
@@ -162,8 +180,9 @@ def _camera(task: Task, node: Connection) -> None:
     for name in TIMES:
         topic = f"/mfuser/debug/{name}_ms"
         camera.create_subscription(Float64, topic, lambda message, to=times[name]: to.append(message.data), 10)
-    camera.create_subscription(Image, "/mfuser/front/mask", masks.append, 10)
-    publisher = camera.create_publisher(Image, "/front/image_raw", 1)
+    for name in _names(task):
+        camera.create_subscription(Image, f"/mfuser/{name}/mask", masks.append, 10)
+    publishers = [camera.create_publisher(Image, f"/{name}/image_raw", 1) for name in _names(task)]
 
     def spin() -> None:
         with suppress(ExternalShutdownException):
@@ -175,7 +194,7 @@ def _camera(task: Task, node: Connection) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (task.height, 3 * task.width), np.uint8)
     message.data = array.array("B", rows.tobytes())
     pause, end = threading.Event(), time.monotonic() + DEADLINE_S
-    while not publisher.get_subscription_count() and time.monotonic() < end:
+    while not all(publisher.get_subscription_count() for publisher in publishers) and time.monotonic() < end:
         pause.wait(0.02)
     sent, due = 0, time.monotonic()
     for number in range(WARM_UP + task.frames):
@@ -184,15 +203,20 @@ def _camera(task: Task, node: Connection) -> None:
             for heard in times.values():
                 heard.clear()
             node.send("begun")
-        message.header.stamp = camera.get_clock().now().to_msg()
-        publisher.publish(message)
-        sent += 1
+        for publisher in publishers:
+            message.header.stamp = camera.get_clock().now().to_msg()
+            publisher.publish(message)
+            sent += 1
         due += 1 / task.rate_hz
         pause.wait(max(0.0, due - time.monotonic()))
         masks.clear()
     node.send({"sent": sent, **times})
     rclpy.try_shutdown()
     thread.join(DEADLINE_S)
+
+
+def _names(task: Task) -> list[str]:
+    return [f"camera{number}" for number in range(task.cameras)]
 
 
 def _cpu_s() -> float:

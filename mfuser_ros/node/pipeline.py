@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rclpy.node import Node
 
 from mfuser_ros.node import device, interface
-from mfuser_ros.node.answers import Answers
+from mfuser_ros.node.answers import Answers, Published
 from mfuser_ros.node.camera import Camera, resolved
 from mfuser_ros.node.drivable_output import DrivableOutput
 from mfuser_ros.node.health import CameraHealth, Fault, Level, Limits, Report
@@ -30,7 +30,9 @@ from mfuser_ros.node.watchdog import TimeLimits, Watchdog
 from mfuser_ros.node.worker import Frame, Worker
 
 if TYPE_CHECKING:
-    from mfuser_ros.inference import Segmenter  # torch is loaded when the node is configured
+    from mfuser_ros.inference import Segmentation, Segmenter  # torch is loaded when the node is configured
+
+Result = TypeVar("Result")
 
 
 class Pipeline:
@@ -82,6 +84,7 @@ class Pipeline:
         self._last_active_ns = 0
         self._last_start_ns: int | None = None
         self._memory: dict[str, str] = {}
+        self._lost: set[str] = set()  # cameras that have just lost their calibration
         self._publish_meaning()
 
     def activate(self, inputs: Topics) -> None:
@@ -165,10 +168,14 @@ class Pipeline:
             camera.health.note(Fault(Level.WARN, "qos", text))
 
     def watch(self) -> None:
-        """Take back a grid that nothing has confirmed for too long."""
+        """Take back a grid that nothing has confirmed for too long, or whose camera has lost its calibration."""
         worker = self._worker
         if worker is None or not worker.is_idle():
             return
+        while self._lost:
+            name = self._lost.pop()
+            if not self._cameras[name].is_calibrated:
+                self._drivable.retract(self._now_ns(), of=name)
         if time.monotonic_ns() - self._last_active_ns > self._settings.diagnostics_stale_after * SECOND_NS:
             self._drivable.retract(self._now_ns())
 
@@ -209,9 +216,8 @@ class Pipeline:
                 camera.health.replaced()
 
     def _on_lost_calibration(self, camera: Camera) -> None:
-        # a grid in work is the last of this camera; the worker takes it back with the next picture
-        if self._worker is not None and self._worker.is_idle():
-            self._drivable.retract(self._now_ns(), of=camera.settings.name)
+        # a grid that is in work now is the last of this camera: taken back after it, or with the next picture
+        self._lost.add(camera.settings.name)
 
     def _process(self, frames: Mapping[str, Frame]) -> None:
         """One batch: the newest picture of every camera that has one. Must not raise: the thread has to live on."""
@@ -227,33 +233,46 @@ class Pipeline:
             self._last_start_ns = started_ns
             self._watchdog.begin(started_ns)
             answers = self._network.segment([work.seen for work in works], self._threshold(settings))
-            for work, answer in zip(works, answers, strict=True):
-                self._guarded(work.camera, partial(self._answer, work, answer, started_ns, cyclic_ms))
+            # the masks of all cameras first: nobody waits for the grid of another camera
+            published = [
+                self._guarded(work.camera, partial(self._publish_mask, work, answer, started_ns, cyclic_ms))
+                for work, answer in zip(works, answers, strict=True)
+            ]
+            for one in published:
+                if one is not None:
+                    self._guarded(one.work.camera, partial(self._answers.publish_ground, one))
             self._watchdog.end(time.monotonic_ns(), _time_limits(settings), self._segmenter.timing)
             for work in works:  # last, because nobody waits for it
                 hold_s = settings.diagnostics_camera_trouble_after
-                work.camera.look_for_trouble(work.seen, time.monotonic_ns(), hold_s)
+                look = partial(work.camera.look_for_trouble, work.seen, time.monotonic_ns(), hold_s)
+                self._guarded(work.camera, look)
         self._last_active_ns = time.monotonic_ns()
 
-    def _guarded(self, camera: Camera, step: Callable[[], Work | None]) -> Work | None:
-        """The result of a step; None, and a fault until a step succeeds, where it raises."""
+    def _guarded(self, camera: Camera, step: Callable[[], Result]) -> Result | None:
+        """The result of a step; None, and a fault until a picture succeeds, where it raises."""
         try:
-            result = step()
+            return step()
         except Exception as error:  # one picture must harm no other camera
             if self._node.context.ok():
                 camera.tell_condition(Fault(Level.ERROR, "processing", one_line(error)))
             return None
-        camera.health.clear_condition("processing")
-        return result
 
-    def _answer(self, work: Work, answer: Any, started_ns: int, cyclic_ms: float | None) -> None:
-        unknown_share = self._answers.publish(work, answer)
+    def _publish_mask(
+        self, work: Work, answer: Segmentation | Fault, started_ns: int, cyclic_ms: float | None
+    ) -> Published:
+        published = self._answers.publish_mask(work, answer)
         now_ns, clock = time.monotonic_ns(), self._node.get_clock().now()
         processing_ms = (now_ns - started_ns) / 1e6
         age = age_ns(work.stamp_ns, int(clock.nanoseconds))
         latency_ms = None if age is None else age / 1e6
-        work.camera.health.published(
-            now_ns, work.stamp_ns, processing_ms=processing_ms, latency_ms=latency_ms, unknown_share=unknown_share
+        health = work.camera.health
+        health.clear_condition("processing")
+        health.published(
+            now_ns,
+            work.stamp_ns,
+            processing_ms=processing_ms,
+            latency_ms=latency_ms,
+            unknown_share=published.unknown_share,
         )
         self._timing.publish(
             clock.to_msg(),
@@ -262,6 +281,7 @@ class Pipeline:
             latency_ms=latency_ms,
             stages=None if isinstance(answer, Fault) else self._segmenter.timing,
         )
+        return published
 
 
 def _time_limits(settings: Settings) -> TimeLimits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,13 +50,36 @@ class Targets:
         return weight * self.valid
 
 
+def crop_targets(label: Tensor, membership: Tensor, weight: Tensor, presence: Tensor) -> Targets:
+    """What B crops of one set show: their (B, h, w) uint8 labels, and the set's own tables without the first axis."""
+    B = len(label)
+    return Targets(label.long(), membership.expand(B, -1, -1), weight.expand(B, -1), presence.expand(B))
+
+
 @dataclass(frozen=True)
 class ClassTargets:
-    """Fixed assignment (spec 6.1): query k stands for class k."""
+    """Which classes pictures show, and where (spec 6.1)."""
 
     positive: Tensor  # (B, K) bool: class k is in the picture and its mask is known
     negative: Tensor  # (B, K) bool: class k is known to be absent; neither: nothing is known, no loss
     mask: Tensor  # (B, K, H, W) float32, 0 or 1: mask of each positive class
+
+
+@dataclass(frozen=True)
+class QueryLabels:
+    """What each query is to say; the first axis, of predictions, may be 1 for all of them."""
+
+    target: Tensor  # (L, B, Q) int64: class, or C for "no object"
+    positive: Tensor  # (L, B, Q) bool: is to say a class
+    negative: Tensor  # (L, B, Q) bool: is to say "no object"; neither: does not count
+
+
+def fixed_labels(classes: ClassTargets) -> QueryLabels:
+    """What each query is to say where query k stands for class k (spec 6.1)."""
+    C = classes.positive.shape[1]
+    own = torch.arange(C, device=classes.positive.device)
+    target = torch.where(classes.positive, own, C)
+    return QueryLabels(target[None], classes.positive[None], classes.negative[None])
 
 
 def class_targets(targets: Targets) -> ClassTargets:
@@ -87,17 +111,41 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0, :, 0]
 
 
-def draw_points(logits: Tensor, count: int, oversample: float = 3.0, uncertain: float = 0.75) -> Tensor:
+def draw_points(
+    logits: Tensor,
+    count: int,
+    oversample: float = 3.0,
+    uncertain: float = 0.75,
+    *,
+    rand: Callable[[int], Tensor] | None = None,
+) -> Tensor:
     """Points (N, count, 2) for the mask losses of (N, h, w) logits: mostly where the logit is near zero.
 
     Of `oversample * count` uniform points the `uncertain * count` with the smallest |logit| stay; the rest is uniform.
+    `rand` gives (N, points, 2) uniform numbers; None: torch's own.
 
     Source: spec 6.2 (PointRend, Kirillov et al., CVPR 2020).
     """
     N = len(logits)
     kept = int(uncertain * count)
-    candidates = torch.rand(N, int(oversample * count), 2, device=logits.device)
+    if rand is None:
+
+        def rand(points: int) -> Tensor:
+            return torch.rand(N, points, 2, device=logits.device)
+
+    candidates = rand(int(oversample * count))
+    return choose_points(logits, candidates, rand(count - kept), kept)
+
+
+def choose_points(logits: Tensor, candidates: Tensor, others: Tensor, kept: int) -> Tensor:
+    """Points (N, P, 2): those `kept` of the candidates whose |logit| is smallest, in any order, then the others.
+
+    Args:
+        logits: (N, h, w).
+        candidates: (N, candidates, 2).
+        others: (N, P - kept, 2).
+        kept: how many of the candidates.
+    """
     doubt = -sample_points(logits, candidates).abs()
     best = doubt.topk(kept, dim=1, sorted=False).indices  # (N, kept)
-    chosen = candidates.gather(1, best[..., None].expand(N, kept, 2))
-    return torch.cat([chosen, torch.rand(N, count - kept, 2, device=logits.device)], 1)
+    return torch.cat([candidates.gather(1, best[..., None].expand(-1, -1, 2)), others], 1)

@@ -94,7 +94,7 @@ def test_wide_bound_lets_the_same_drift_pass(drive):
 def test_masks_without_pictures_give_the_pitch_from_the_roads_edges(tmp_path, rays):
     bag = record(tmp_path / "masks", rays, pictures=False)
 
-    done = run(bag, "--mask-topic", "/front/mask", "--pose", AS_STATED)
+    done = run(bag, "--pose", AS_STATED)  # the only topic in /mask is taken
 
     assert done.exit_code == 0, done.output
     assert "from road edges in 5 of 5 frames" in done.output
@@ -125,6 +125,13 @@ def test_road_that_tells_nothing_is_said_so(tmp_path, rays):
 
     assert isinstance(done.exception, CalibrationError)  # the command's own main makes it one line and exit code 2
     assert "cannot tell: fewer than 3 of 5 frames" in str(done.exception)
+
+
+def test_model_runs_although_there_are_masks_if_it_is_asked_for(drive, random_model):
+    done = run(drive, "--mask-topic", "", "--topic", "/front/image_raw", "--model", random_model, "--frames", 3)
+
+    assert isinstance(done.exception, CalibrationError)  # a random network sees no road
+    assert "cannot tell" in str(done.exception)
 
 
 def test_bag_without_camera_info_is_refused(tmp_path, rays):

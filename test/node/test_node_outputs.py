@@ -333,10 +333,14 @@ def test_rviz_listens_to_topics_that_the_node_makes(bench):
     file = Path(__file__).resolve().parents[2] / "config" / "rviz" / "segment.rviz"
     displays = yaml.safe_load(file.read_text())["Visualization Manager"]["Displays"]
     types = {"Image": "sensor_msgs/msg/Image", "Map": "nav_msgs/msg/OccupancyGrid"}
-    types |= {"Polygon": "geometry_msgs/msg/PolygonStamped", "PointCloud2": "sensor_msgs/msg/PointCloud2"}
+    types |= {
+        "Camera": "sensor_msgs/msg/Image",
+        "Polygon": "geometry_msgs/msg/PolygonStamped",
+        "PointCloud2": "sensor_msgs/msg/PointCloud2",
+    }
 
     shown = [display for display in displays if "Topic" in display]
-    assert len(shown) == 5
+    assert len(shown) == 6
     for display in shown:
         topic, kind = display["Topic"]["Value"], display["Class"].rpartition("/")[2]
         bench.graph.wait_for_publisher(topic)

@@ -279,8 +279,9 @@ def test_signal_in_every_lifecycle_state_ends_with_exit_code_0_and_no_thread(gra
         "active": [Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE],
         "finalized": [Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_INACTIVE_SHUTDOWN],
     }
-    node = start("-p", "autostart:=false", program=("-c", STATES))
-    client = graph.node.create_client(ChangeState, "/mfuser/change_state")
+    name = f"mfuser_{state}_{number}"
+    node = start("-p", "autostart:=false", "-r", f"__node:={name}", program=("-c", STATES))
+    client = graph.node.create_client(ChangeState, f"/{name}/change_state")
     graph.wait(client.service_is_ready, f"the node offers no service: {node.lines}", 60)
     for step in steps[state]:
         future = client.call_async(ChangeState.Request(transition=Transition(id=step)))

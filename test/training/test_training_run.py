@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,70 +17,26 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.errors import CheckpointError, ConfigurationError, DatasetError
-from mfuser_ros.network.config import SMALL
+from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.training.config import TrainConfig, load_recipe
 from mfuser_ros.training.geometry import Geometry
-from mfuser_ros.training.loop import Limits, initial_model, train
+from mfuser_ros.training.loop import Limits, train
 from mfuser_ros.training.objective import objective
 from mfuser_ros.training.sources import draw_batch, frequency_weights, load_source
+from mfuser_ros.training.start import initial_model
 from mfuser_ros.training.step import Step
 from mfuser_ros.training.targets import Targets
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sets of three pictures each: 19 labels in one, CamVid's in the other."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for name, ids, size in (("cityscapes256/train", 19, (64, 64)), ("camvid/day", 11, (48, 64))):
-        for kind in ("photo", "label"):
-            (root / name / kind).mkdir(parents=True)
-        for number in range(3):
-            label = cv2.resize(rng.integers(0, ids, (4, 4), np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
-            picture = np.stack([label * 9, 255 - label * 9, rng.integers(0, 255, size, np.uint8)], 2)
-            cv2.imwrite(str(root / name / "photo" / f"s{number}_1.jpg"), picture)
-            cv2.imwrite(str(root / name / "label" / f"s{number}_1.png"), label)
-    return root
-
-
-@pytest.fixture(scope="module")
-def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files as the pretrained ones, with weights at random."""
-    import timm  # after the package, which mends torchvision for it
-
-    root = tmp_path_factory.mktemp("towers")
-    files = load_recipe(ROOT / "config" / "train" / "small.yaml").towers
-    torch.manual_seed(1)
-    for name in (files.vfm, files.vlm):
-        network = timm.create_model("mobilenetv2_100", pretrained=False)
-        save_file({key: value for key, value in network.state_dict().items() if "num_batches" not in key}, root / name)
-    save_file({"text": torch.nn.functional.normalize(torch.randn(19, 512), dim=1)}, root / files.text)
-    return root
-
-
-@pytest.fixture
-def recipe() -> TrainConfig:
-    full = load_recipe(ROOT / "config" / "train" / "small.yaml")
-    content = full.model_dump()
-    content["sources"] = [{**source, "samples": 1, "nominal": (64, 96)} for source in content["sources"][:2]]
-    content["crop"]["size"] = (64, 96)
-    content["losses"]["points"] = 64
-    content["optimizer"]["warm_up_steps"] = 2
-    content["log_steps"] = 2
-    return TrainConfig.model_validate(content)
-
-
-@pytest.fixture(autouse=True)
-def _shipped_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the package find config/ of this checkout, whether or not it is installed."""
-    prefix = tmp_path / "prefix" / "share"
-    prefix.mkdir(parents=True)
-    (prefix / "mfuser_ros").symlink_to(ROOT)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix.parent))
+REIN = {
+    "towers": "vfm",
+    "fusion": {"kind": "rein"},
+    "enhancer": {"kind": "none"},
+    "text": {"kind": "linked"},
+    "head": {"text_attention": False},
+}
 
 
 def test_resumed_training_continues_as_if_nothing_had_happened(
@@ -229,10 +186,11 @@ def test_frequency_weights_by_hand() -> None:
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
-def test_network_and_objective_read_no_value_back() -> None:
+@pytest.mark.parametrize("changes", [{}, REIN], ids=["mfuser", "rein"])
+def test_network_and_objective_read_no_value_back(changes: Mapping[str, Any]) -> None:
     # a CUDA graph cannot hold a step that asks for a value; fake tensors have none to give
     losses = load_recipe(ROOT / "config" / "train" / "small.yaml").losses
-    model = MFuser(SMALL)
+    model = MFuser(changed("small", changes))
     with torch.no_grad():
         model(torch.zeros(1, 3, 64, 96))  # real position tables enter the cache, as the ordinary first steps do
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -242,31 +200,8 @@ def test_network_and_objective_read_no_value_back() -> None:
             torch.zeros(2, 64, 96, dtype=torch.long), torch.ones(2, 19, 19, dtype=torch.bool), torch.ones(2, 19),
             torch.ones(2, dtype=torch.bool),
         )  # fmt: skip
-        terms = objective(torch.func.functional_call(model, weights, torch.zeros(2, 3, 64, 96)), targets, losses)
+        output = torch.func.functional_call(model, weights, torch.zeros(2, 3, 64, 96))
+        terms = objective(output, targets, losses, matched=bool(changes))
         terms.total.backward()
     assert terms.total.shape == ()
     assert weights["vfm.net.conv_stem.weight"].grad is not None
-
-
-def test_recipe_that_changes_its_preset_trains_that_network(recipe, data, towers, tmp_path):
-    # the first rival: one tower, learned queries, no text
-    changes = {
-        "towers": "vfm",
-        "fusion": {"kind": "rein"},
-        "enhancer": {"kind": "none"},
-        "text": {"kind": "learned"},
-        "head": {"text_attention": False},
-    }
-    rein = recipe.model_copy(update={"changes": changes})
-    before = initial_model(rein, towers).state_dict()
-
-    train(rein, data=data, towers=towers, out=tmp_path / "out", device=CPU, limits=Limits(steps=2))
-
-    network, file = load_model(tmp_path / "out" / "small.safetensors")
-    assert file.architecture.fusion.kind == "rein"
-    assert rein.towers.vlm not in file.provenance
-    after = network.state_dict()
-    assert set(after) == set(before)
-    assert not any(name.startswith("vlm.") for name in after)
-    for name in ("fusion.shared.of_tokens.weight", "fusion.3.mixer.mixer.tokens.A", "text.embeddings"):
-        assert not torch.equal(after[name].float(), before[name].half().float())  # files hold halves
