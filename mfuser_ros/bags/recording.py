@@ -102,6 +102,7 @@ class Recording:
         self.damage = Damage()
         self._types = get_typestore(Stores.ROS2_JAZZY)
         self._counts: dict[str, int] = {}
+        self._topics: list[Topic] | None = None
         self.files = self._find_files()
         self._unpacked: dict[Path, Path] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -121,6 +122,8 @@ class Recording:
         Raises:
             InputError: not one file of the bag can be read.
         """
+        if self._topics is not None:
+            return self._topics
         kinds: dict[str, set[str]] = {}
         counts: Counter[str] = Counter()
         causes = []
@@ -135,7 +138,8 @@ class Recording:
         if len(causes) == len(self.files):
             raise InputError(f"{self.path}: damaged or no bag ({causes[0]}): record or copy it again")
         stated = self._counts or counts
-        return [Topic(name, " and ".join(sorted(kinds[name])), stated.get(name, 0)) for name in sorted(kinds)]
+        self._topics = [Topic(name, " and ".join(sorted(kinds[name])), stated.get(name, 0)) for name in sorted(kinds)]
+        return self._topics
 
     def messages(self, topics: Collection[str]) -> Iterator[Recorded]:
         """Messages of `topics` in recorded order; those that do not decode are counted in `damage` and left out.
@@ -246,6 +250,18 @@ def is_bag(path: Path) -> bool:
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or any(_is_data(file) for file in path.iterdir())
     return _is_data(path)
+
+
+def find_bags(path: Path) -> list[Path]:
+    """The bag at a path, or the bags that lie in that folder, by name; none where there are none.
+
+    A folder of data files alone is one bag without its metadata.yaml; beside folders with bags each file is a bag, too.
+    """
+    if path.is_dir() and not (path / "metadata.yaml").is_file():
+        inside = sorted(file for file in path.iterdir() if is_bag(file))
+        if any(file.is_dir() for file in inside):
+            return inside
+    return [path] if is_bag(path) else []
 
 
 def _is_data(file: Path) -> bool:

@@ -22,6 +22,7 @@ from mfuser_ros.evaluation.bag.fleet.pool import run_here, run_pool
 from mfuser_ros.evaluation.bag.fleet.task import Done, Task, bag_folder, expected_frames, pinned
 from mfuser_ros.evaluation.bag.report import bags_report
 from mfuser_ros.evaluation.bag.run import load_segmenter
+from mfuser_ros.evaluation.bag.scheme import load_scheme
 from mfuser_ros.evaluation.bag.settings import BagSettings, Edge, Pose
 from mfuser_ros.evaluation.limits import Limit, judge
 from mfuser_ros.evaluation.report.page import write_report
@@ -130,6 +131,26 @@ def progress(work: Generator[None, None, Sequence[Done]], *, total: int | None, 
     return results[0]
 
 
+def settings_of(*, labels: Sequence[str], poses: Sequence[str], scheme: str | None, **plain: Any) -> BagSettings:
+    """The settings that options of the command stand for.
+
+    Args:
+        labels: `[TOPIC=]WHERE`.
+        poses: `[TOPIC=]X,Y,Z,ROLL,PITCH,YAW`.
+        scheme: name of a data set, or a YAML file.
+        plain: all other fields of `BagSettings`.
+
+    Raises:
+        ConfigurationError: an option has another form, or the scheme breaks a rule.
+    """
+    return BagSettings(
+        labels={"": "auto"} | by_topic(labels, "--labels"),
+        poses=_poses(poses),
+        scheme=None if scheme is None else load_scheme(scheme),
+        **plain,
+    )
+
+
 def edge() -> Edge:
     """What turns messages into arrays."""
     return Edge(to_rgb, camera_of, pose_matrix)
@@ -152,7 +173,7 @@ def by_topic(values: Sequence[str], option: str) -> dict[str, str]:
     return table
 
 
-def poses(values: Sequence[str]) -> dict[str, Pose]:
+def _poses(values: Sequence[str]) -> dict[str, Pose]:
     """`--pose` by topic: six numbers, separated by commas or blanks."""
     table = {}
     for topic, text in by_topic(values, "--pose").items():

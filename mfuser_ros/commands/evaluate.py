@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.errors import ConfigurationError, InputError
 
 
 def evaluate(
@@ -15,7 +15,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="SET/SPLIT|DIR|BAG...",
-            help="Such as camvid/dusk or my.yaml/test with --data; the folder of a set in its official layout; bags.",
+            help="Such as camvid/dusk or my.yaml/test with --data; the folder of a set in its official layout; bags, "
+            "or a folder of bags.",
         ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data sets, for SET/SPLIT.")] = None,
@@ -32,12 +33,15 @@ def evaluate(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Less probable pixels are unknown, which counts as wrong; left out: none is.")
+        float | None,
+        typer.Option(min=0, max=1, help="Less probable pixels are unknown, which counts as wrong; left out: none is."),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT of the network's input in a single pass, instead of the set's.")
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Only every Nth picture, for a quick look.")] = 1,
+    every: Annotated[
+        int, typer.Option(min=1, help="Only every Nth picture or frame, for a quick look or a large archive.")
+    ] = 1,
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
@@ -70,7 +74,9 @@ def evaluate(
     scheme: Annotated[
         str | None, typer.Option(help="Bags: what label ids mean: a set of config/datasets or a YAML.")
     ] = None,
-    label_tolerance: Annotated[float, typer.Option(help="Bags: a label is of a frame this near in time (s).")] = 0.005,
+    label_tolerance: Annotated[
+        float, typer.Option(min=0, help="Bags: a label is of a frame this near in time (s).")
+    ] = 0.005,
     pose: Annotated[
         list[str] | None,
         typer.Option(metavar="[TOPIC=]X,Y,Z,ROLL,PITCH,YAW", help="Bags: pose of a camera (m, rad), for its ground."),
@@ -108,36 +114,35 @@ def evaluate(
     Example: mfuser evaluate drive.mcap --pose 1.5,0,1.4,-1.5708,0,-1.5708 --out evaluation
     Example: mfuser evaluate drive.mcap --live --limit 'age_p99_ms<=200' --limit 'drop_share<0.05' --out live
     """
-    from mfuser_ros.bags.recording import is_bag  # noqa: PLC0415  torch, cv2 and rosbags take their time
+    live = live or peak
+    _check_use(inputs or [], compare, scenarios, limit, live=live)
+    from mfuser_ros.bags.recording import find_bags  # noqa: PLC0415  torch, cv2 and rosbags take their time
     from mfuser_ros.evaluation.limits import parse_limit  # noqa: PLC0415
 
     limits = [parse_limit(text) for text in limit or []]
     if compare is not None:
         from mfuser_ros.commands.comparison import compare_runs  # noqa: PLC0415
 
-        if inputs:
-            raise ConfigurationError(f"--compare and {inputs[0]}: compare results, or evaluate: not both at once")
         raise typer.Exit(0 if compare_runs(*compare, limits=limits, out=out, quiet=quiet) else 1)
-    inputs, live = inputs or [], live or peak
-    _refuse_contradictions(inputs, scenarios, has_limits=bool(limits), live=live)
-    if scenarios is not None or any("://" in source or is_bag(Path(source)) for source in inputs):
+    inputs = inputs or []
+    bags = [[source] if "://" in source else [str(bag) for bag in find_bags(Path(source))] for source in inputs]
+    if scenarios is not None or any(bags):
         from mfuser_ros.commands import bag_evaluation  # noqa: PLC0415
-        from mfuser_ros.evaluation.bag.scheme import load_scheme  # noqa: PLC0415
-        from mfuser_ros.evaluation.bag.settings import BagSettings  # noqa: PLC0415
 
-        settings = BagSettings(
+        settings = bag_evaluation.settings_of(
             model=model,
             device=device,
             vocabulary=None if vocabulary is None else str(vocabulary),
             threshold=threshold,
             size=_parsed(size),
             topics=tuple(topic or ()),
-            labels={"": "auto"} | bag_evaluation.by_topic(labels or [], "--labels"),
-            scheme=None if scheme is None else load_scheme(scheme),
+            labels=labels or [],
+            scheme=scheme,
             label_tolerance_s=label_tolerance,
-            poses=bag_evaluation.poses(pose or []),
+            poses=pose or [],
             start_s=start,
             stop_s=stop,
+            every=every,
             threads=threads,
         )
         if live:
@@ -146,16 +151,18 @@ def evaluate(
             require_ros()
             from mfuser_ros.commands.live_evaluation import evaluate_live  # noqa: PLC0415
 
-            raise typer.Exit(evaluate_live(inputs, settings, peak=peak, limits=limits, out=out, quiet=quiet))
+            found = _all_bags(inputs, bags)
+            raise typer.Exit(evaluate_live(found, settings, peak=peak, limits=limits, out=out, quiet=quiet))
         crew = bag_evaluation.Crew(workers=workers if workers or ray else 1, ray=ray)
         if scenarios is not None:
             from mfuser_ros.commands.scenarios import run_suite  # noqa: PLC0415
 
             raise typer.Exit(run_suite(scenarios, settings, out=out, report=junit, crew=crew, quiet=quiet))
-        verdict = bag_evaluation.evaluate_bags(inputs, settings, limits=limits, out=out, quiet=quiet, crew=crew)
+        found = _all_bags(inputs, bags)
+        verdict = bag_evaluation.evaluate_bags(found, settings, limits=limits, out=out, quiet=quiet, crew=crew)
         raise typer.Exit(verdict.code)
     if live:
-        raise ConfigurationError(f"--live and {inputs[0]}: is no bag: give a .mcap, a .db3 or the folder of a bag")
+        raise InputError(f"--live and {inputs[0]}: is no bag: give a .mcap, a .db3 or the folder of a bag")
     from mfuser_ros.commands import set_evaluation  # noqa: PLC0415
 
     options = set_evaluation.SetOptions(model, device, protocol, threshold or 0.0, _parsed(size), every, limits, quiet)
@@ -173,17 +180,33 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _refuse_contradictions(inputs: list[str], scenarios: Path | None, *, has_limits: bool, live: bool) -> None:
-    if not inputs and scenarios is None:
+def _check_use(
+    inputs: list[str],
+    compare: tuple[Path, Path] | None,
+    scenarios: Path | None,
+    limit: list[str] | None,
+    *,
+    live: bool,
+) -> None:
+    """Refuse what contradicts itself."""
+    if not inputs and scenarios is None and compare is None:
         raise ConfigurationError("nothing to evaluate: give bags, data sets, --scenarios FILE or --compare A B")
-    if scenarios is None:
-        return
-    if inputs:
+    if inputs and compare is not None:
+        raise ConfigurationError(f"--compare and {inputs[0]}: compare results, or evaluate: not both at once")
+    if inputs and scenarios is not None:
         raise ConfigurationError(f"--scenarios and {inputs[0]}: the scenarios name their bags: give one of both")
-    if has_limits:
+    if live and not inputs:
+        raise ConfigurationError("--live: plays a bag: give one")
+    if limit and scenarios is not None:
         raise ConfigurationError("--limit and --scenarios: the scenarios state their limits: leave --limit out")
-    if live:
-        raise ConfigurationError("--live and --scenarios: scenarios look at every frame: play bags one by one")
+
+
+def _all_bags(inputs: list[str], bags: list[list[str]]) -> list[str]:
+    """The bags that all inputs stand for; an input without any among them is a mistake."""
+    for source, found in zip(inputs, bags, strict=True):
+        if not found:
+            raise InputError(f"{source}: no bag: evaluate bags and data sets one after the other")
+    return [bag for found in bags for bag in found]
 
 
 def _parsed(size: str | None) -> tuple[int, int] | None:

@@ -167,7 +167,7 @@ class Tape:
                     continue
                 frame = _frame(recorded)
                 time_s = (frame.stamp_ns - first_stamp_ns.setdefault(recorded.topic, frame.stamp_ns)) / 1e9
-                if self._settings.start_s <= time_s < stop_s:
+                if self._settings.start_s <= time_s < stop_s and recorded.index % self._settings.every == 0:
                     begin_ns = recorded.time_ns if begin_ns is None else begin_ns
                     name = names[recorded.topic]
                     info = infos.get(self._found[name].info_topic or "")

@@ -12,7 +12,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from mfuser_ros.bags import BagWriter
-from mfuser_ros.bags.recording import Recording, is_bag
+from mfuser_ros.bags.recording import Recording, find_bags, is_bag
 from mfuser_ros.errors import InputError
 
 TOPIC = "/front/image_raw"
@@ -268,6 +268,17 @@ def test_bags_are_told_from_other_folders(tmp_path):
     (tmp_path / "set").mkdir()
     assert not is_bag(tmp_path / "set")
     assert not is_bag(tmp_path / "camvid/dusk")
+
+
+def test_folder_of_bags_is_told_from_a_bag_without_metadata(tmp_path):
+    for name in ("b", "a"):
+        write(tmp_path / "archive" / name)
+    (tmp_path / "archive" / "c.mcap").write_bytes(b"x")
+    assert [bag.name for bag in find_bags(tmp_path / "archive")] == ["a", "b", "c.mcap"]
+    assert find_bags(tmp_path / "archive" / "a") == [tmp_path / "archive" / "a"]
+    (tmp_path / "archive" / "a" / "metadata.yaml").unlink()
+    assert find_bags(tmp_path / "archive" / "a") == [tmp_path / "archive" / "a"]
+    assert find_bags(tmp_path / "gone") == []
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

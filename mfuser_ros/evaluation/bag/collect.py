@@ -56,16 +56,19 @@ def collect(
         raise ConfigurationError(f"{source}: bags with labels of different schemes: evaluate them one by one")
     shown = (labelled or results)[0]
     sums = _put_together(unique, out, segmenter.vocabulary.names, len(shown.groups))
+    scores = _scores(sums, shown, segmenter.vocabulary)
+    of_bags = {key: scores.pop(key) for key in ("labelled_frames", "predicted")}
     summary = {
         "version": VERSION,
         "input": source,
         "model": {"name": segmenter.name, "sha256": segmenter.sha256},
-        **_scores(sums, shown, segmenter.vocabulary),
+        **scores,
         "settings": _settings(settings, segmenter),
         "environment": {
             "python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine(),
             "cpus": os.cpu_count(),
         },
+        **of_bags,
         "bags": [_bag(result, folder) for result, folder in zip(results, unique, strict=True)],
         "incomplete": any(result.incomplete for result in results),
         "corrupt_messages": sum(result.corrupt for result in results),

@@ -141,8 +141,8 @@ class BagRun:
         self.cameras = find_cameras(bag, topics, settings)
         scheme = scheme_of(self.cameras, Recording(bag), settings, segmenter.vocabulary)
         self._grouping = group(scheme, segmenter.vocabulary)
-        windowed = settings.start_s > 0 or settings.stop_s is not None
-        self.expected = 0 if windowed else sum(camera.frames for camera in self.cameras)
+        frames = sum(-(-camera.frames // settings.every) for camera in self.cameras)
+        self.expected = 0 if settings.is_windowed else frames
         self._notes: list[str] = []
         self._faults: list[str] = []
         self._stills = self._keeper(None)

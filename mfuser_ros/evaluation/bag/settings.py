@@ -33,6 +33,7 @@ class BagSettings(BaseModel):
         poses: of cameras by picture topic; the entry "" holds for the others.
         start_s: frames stamped earlier after the first of their topic are left out.
         stop_s: frames stamped at or after this time after the first are left out; None: none is.
+        every: of the frames of a topic only those whose index is a multiple are looked at.
         degrade: weather that frames are seen through, see `mfuser_ros.evaluation.bag.degrade`; None: as recorded.
         threads: of torch and OpenCV on a CPU; the last digits depend on it. None: as many as the process would use.
         stills: how many frames the report can show for a topic.
@@ -52,9 +53,15 @@ class BagSettings(BaseModel):
     poses: dict[str, Pose] = Field(default_factory=dict)
     start_s: float = 0.0
     stop_s: float | None = None
+    every: int = Field(default=1, ge=1)
     degrade: Weather | None = None
     threads: int | None = Field(default=None, ge=1)
     stills: int = Field(default=60, ge=0)
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether some frames are left out for their time."""
+        return self.start_s > 0 or self.stop_s is not None
 
 
 class LensReading(Protocol):

@@ -61,6 +61,8 @@ class CameraState:
         if self._first_ns is None:
             self._first_ns = stamp_ns
         time_s = (stamp_ns - self._first_ns) / 1e9
+        if recorded.index % self._settings.every:
+            return False
         return time_s >= self._settings.start_s and (self._settings.stop_s is None or time_s < self._settings.stop_s)
 
     def measure(self, recorded: Recorded) -> Measured:

@@ -35,11 +35,11 @@ class Task(NamedTuple):
 
 def expected_frames(bag: str, settings: BagSettings) -> int:
     """How many frames of a bag will be looked at, as far as it can be told at once; 0 where it cannot."""
-    windowed = settings.start_s > 0 or settings.stop_s is not None
-    if windowed or "://" in bag:
+    if settings.is_windowed or "://" in bag:
         return 0
     try:
-        return sum(camera.frames for camera in find_cameras(Path(bag), Recording(bag).topics(), settings))
+        cameras = find_cameras(Path(bag), Recording(bag).topics(), settings)
+        return sum(-(-camera.frames // settings.every) for camera in cameras)
     except InputError:
         return 0
 
