@@ -25,6 +25,7 @@ from mfuser_ros.evaluation.summary import write_summary
 from mfuser_ros.node.live import measure_live
 from mfuser_ros.node.live_report import COLUMNS, live_report, rows_of
 from mfuser_ros.node.live_summary import check_limits, live_notes, live_summary, write_frames
+from mfuser_ros.node.tape import Tape
 
 
 def evaluate_live(
@@ -42,7 +43,7 @@ def evaluate_live(
     """
     if len(bags) != 1:
         raise ConfigurationError(f"--live and {len(bags)} inputs: one bag is played at a time: give one")
-    check_limits(limits)
+    check_limits(limits, [camera.name for camera in Tape(Path(bags[0]), settings).cameras])
     with ExitStack() as stack:
         logs = (out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mfuser_live_")))) / "log"
         stack.enter_context(_terminated_cleanly())

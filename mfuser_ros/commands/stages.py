@@ -55,17 +55,18 @@ class StageDisplay:
             self._bar.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that `done` of `total` steps of a stage are done."""
+        """Show that `done` of `total` steps of a stage are done; a total of 0 is not known."""
         if self._quiet:
             return
         now_s = time.monotonic()
         spent_s = now_s - self._begun_s.setdefault(stage, now_s)
-        rate = f"{done / spent_s:.1f}/s" if spent_s > 0 and total > 1 else ""
+        rate = f"{done / spent_s:.1f}/s" if spent_s > 0 and total != 1 else ""
         if self._bar is not None:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(stage, total=total, rate="")
+                self._tasks[stage] = self._bar.add_task(stage, total=total or None, rate="")
             self._bar.update(self._tasks[stage], completed=done, rate=rate)
         elif done == total or now_s - self._told_s.get(stage, -LINE_EVERY_S) >= LINE_EVERY_S:
             self._told_s[stage] = now_s
             left = f", {(total - done) * spent_s / done:.0f} s left" if rate and 0 < done < total else ""
-            print(f"{stage}: {done}/{total} {rate}{left}".rstrip(), file=sys.stderr, flush=True)
+            of = f"/{total}" if total else ""
+            print(f"{stage}: {done}{of} {rate}{left}".rstrip(), file=sys.stderr, flush=True)

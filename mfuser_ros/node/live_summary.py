@@ -18,7 +18,7 @@ from mfuser_ros.evaluation.limits import Limit, judge
 from mfuser_ros.evaluation.summary import VERSION
 from mfuser_ros.node.live import Live
 from mfuser_ros.node.live_figures import Played, figures
-from mfuser_ros.node.peak import LOWEST_HZ
+from mfuser_ros.node.peak import FIXED_HZ, LOWEST_HZ
 from mfuser_ros.node.usage import FIGURES
 
 FRAMES = "frames.parquet"
@@ -30,13 +30,15 @@ SECTION = "live."
 """Metrics of limits may be named with it or without."""
 
 
-def check_limits(limits: Sequence[Limit]) -> None:
+def check_limits(limits: Sequence[Limit], cameras: Sequence[str]) -> None:
     """See before a long run that limits are on what will be measured.
 
     Raises:
         ConfigurationError: a limit names no metric; the text lists those there are.
     """
-    blank = figures({}) | dict.fromkeys((*FIGURES, "peak", "fixed", "cameras", "warm_up", "latency_ms"))
+    run = figures({name: [] for name in cameras}) | dict.fromkeys(FIGURES)
+    fixed = [{"name": f"{rate:g}hz", **run} for rate in FIXED_HZ]
+    blank = run | dict.fromkeys(("peak", "warm_up", "latency_ms")) | {"fixed": fixed}
     judge(blank, [_named(limit) for limit in limits])
 
 

@@ -113,6 +113,8 @@ def test_node_without_weights_is_one_line_and_exit_code_2(bag, mfuser, tmp_path)
         (["BAG", "--live", "--topic", "/left/image"], "no picture topic /left/image"),
         (["BAG", "--live", "--start", "100"], "no pictures on /front/image_raw in the time that is asked for"),
         (["BAG", "--live", "--limit", "age"], "limit 'age': write METRIC>=VALUE"),
+        (["BAG", "--live", "--limit", "cameras.left.drops<1"], "limit on cameras.left.drops: no such metric"),
+        (["BAG", "--live", "--limit", "fixed.20hz.drops<1"], "limit on fixed.20hz.drops: no such metric"),
         (["BAG", "--live", "--limit", "live.age_p98_ms<=200"], "limit on age_p98_ms: no such metric: choose from"),
     ],
 )
