@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import rclpy
@@ -27,7 +28,9 @@ ASK_AGAIN_S = 5.0
 """A picture of the warm-up that is not answered within this time is sent again: best effort may lose it."""
 
 STALL_S = 30.0
-"""Silence after which a node is given up."""
+"""Silence after which a node is given up, if at least `STALL_PICTURES` were sent in this time."""
+
+STALL_PICTURES = 10
 
 DRAIN_S = 5.0
 """How long the last masks are waited for."""
@@ -67,6 +70,7 @@ class LivePlayer:
         self._masks_s: dict[tuple[str, int], float] = {}
         self._counts = dict.fromkeys((camera.name for camera in self._cameras), 0)
         self._newest_mask_s = 0.0
+        self._unanswered: list[float] = []  # when pictures were sent since the newest mask
         self._answer_s = 0.0  # how long the last answer of the warm-up took
         self._stamps: dict[str, int] = {}
         self._context = Context()
@@ -173,12 +177,15 @@ class LivePlayer:
         sent: dict[str, list[tuple[float, float, int]]] = {camera.name: [] for camera in self._cameras}
         with self._changed:
             self._masks_s.clear()
+        coming = iter(cues)
+        ready = list(islice(coming, 1))  # opening a bag takes its time
         begin_s = time.monotonic() + LOOK_EVERY_S
-        self._newest_mask_s = begin_s
+        self._unanswered.clear()
         shift_s = 0.0
-        for count, cue in enumerate(cues, start=1):
+        for count, cue in enumerate(chain(ready, coming), start=1):
             before = sent[cue.camera]
             self._sleep_until(begin_s + cue.due_s + shift_s)
+            self._check_stall()
             stamp_ns, now_s = self._send(cue)
             late_s = now_s - (begin_s + cue.due_s + shift_s)
             if before and late_s > (cue.due_s - before[-1][0]) / 2:
@@ -198,6 +205,7 @@ class LivePlayer:
         now_s = time.monotonic()
         stamp_ns = max(time.time_ns(), self._stamps.get(cue.camera, 0) + 1)
         self._stamps[cue.camera] = stamp_ns
+        self._unanswered.append(now_s)
         for publisher, message in ((self._infos[cue.camera], cue.info), (self._images[cue.camera], cue.image)):
             if message is not None:
                 message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
@@ -205,18 +213,18 @@ class LivePlayer:
         return stamp_ns, now_s
 
     def _sleep_until(self, due_s: float) -> None:
-        while True:
+        while (left_s := due_s - time.monotonic()) > 0:
             self._still_alive()
-            now_s = time.monotonic()
-            patience_s = max(self._stall_s, 3 * self._answer_s)
-            if now_s - self._newest_mask_s > patience_s:
-                raise NodeError(
-                    f"no mask for {patience_s:g} s while pictures were sent: "
-                    f"{self.complaints or 'see the log of the node'}"
-                )
-            if now_s >= due_s:
-                return
-            time.sleep(min(due_s - now_s, LOOK_EVERY_S))
+            time.sleep(min(left_s, LOOK_EVERY_S))
+        self._still_alive()
+
+    def _check_stall(self) -> None:
+        patience_s, unanswered = max(self._stall_s, 3 * self._answer_s), list(self._unanswered)
+        if len(unanswered) >= STALL_PICTURES and time.monotonic() - unanswered[0] > patience_s:
+            raise NodeError(
+                f"no mask for {patience_s:g} s while {len(unanswered)} pictures were sent: "
+                f"{self.complaints or 'see the log of the node'}"
+            )
 
     def _drain(self, last: Mapping[str, int]) -> None:
         """Wait until the newest picture of every camera has its mask, or nothing comes any more."""
@@ -263,6 +271,7 @@ class LivePlayer:
                 self._masks_s.setdefault((camera, stamp_ns), now_s)
                 self._counts[camera] += 1
                 self._newest_mask_s = now_s
+                self._unanswered.clear()
                 self._changed.notify_all()
 
         return keep
