@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -92,7 +93,8 @@ def test_page_links_timeline_and_frames_and_shows_both_ends(done):
 
 
 def test_page_of_a_bag_without_labels_shows_shares_and_ends_of_confidence(tmp_path, drive, settings, browse):
-    bags = [drive(tmp_path / name, frames=3, labels=False) for name in ("one", "two")]
+    bags = [drive(tmp_path / "one", frames=3, labels=False), tmp_path / "two"]
+    shutil.copytree(*bags)
     evaluate_bags([*map(str, bags)], settings, limits=[], out=tmp_path / "out", quiet=True)
     text = (tmp_path / "out" / "report.html").read_text()
     assert 'id="chart-shares"' in text
