@@ -13,7 +13,7 @@ from mfuser_ros.checkpoints.store import ModelCard, save_model
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
-from mfuser_ros.evaluation.calibration import Fit, choose_threshold, fit_temperature, write_fit
+from mfuser_ros.evaluation.calibration import Fit, choose_threshold, draw, fit_sets, fit_temperature, write_fit
 from mfuser_ros.network.config import SMALL
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.vocabulary import load
