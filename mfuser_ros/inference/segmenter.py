@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import cv2
 import numpy as np
@@ -18,13 +18,19 @@ from mfuser_ros.inference.enlarge import best_class, probabilities
 from mfuser_ros.inference.queries import Members, merging
 from mfuser_ros.inference.segmentation import Segmentation
 from mfuser_ros.inference.windows import slide
+from mfuser_ros.network import fused
 from mfuser_ros.network.config import WholeInput
 from mfuser_ros.network.model import MFuser, assemble
+from mfuser_ros.network.precision import lower
 from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
+
+if TYPE_CHECKING:
+    from mfuser_ros.inference.engine import Engine
 
 Precision = Literal["float32", "float16", "bfloat16"]
 Size = tuple[int, int]  # height, width
 
+_WINDOWS = 18  # of sliding windows on a GPU at once: a frame of 1024x2048 in one batch
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -92,6 +98,9 @@ class Segmenter:
             for module in self.model.modules():
                 if isinstance(module, nn.Conv2d):
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        elif precision != "float32":
+            lower(self.model, _DTYPES[precision])
+        self.engine = _engine(self.model, self._probabilities_of, device)
         self.vocabulary = vocabulary
         self.name = name
         self.sha256 = sha256
@@ -200,6 +209,8 @@ class Segmenter:
     def _segment(self, pictures: list[np.ndarray]) -> list[Segmentation]:
         for picture in pictures:
             _check_picture(picture)
+        if self.engine is not None:
+            return self._segment_on_gpu(self.engine, pictures)
         groups: dict[Size, list[int]] = {}
         for index, picture in enumerate(pictures):
             groups.setdefault(self.input_size_for(*picture.shape[:2]), []).append(index)
@@ -218,26 +229,55 @@ class Segmenter:
         self.timing = Timing(*spent.tolist())
         return [results[index] for index in range(len(pictures))]
 
+    def _segment_on_gpu(self, engine: Engine, pictures: list[np.ndarray]) -> list[Segmentation]:
+        groups: dict[Size, list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault((picture.shape[0], picture.shape[1]), []).append(index)
+        results: dict[int, Segmentation] = {}
+        begin = time.perf_counter()
+        for size, members in groups.items():
+            answers = engine([pictures[index] for index in members], self.input_size_for(*size), self._threshold)
+            for index, answer in zip(members, answers, strict=True):
+                if not answer.finite:
+                    raise self._not_numbers()
+                results[index] = Segmentation(
+                    pictures[index], answer.mask, answer.confidence, answer.labels, self.vocabulary
+                )
+        # copies, resizing and best class are part of one graph
+        self.timing = Timing(0.0, (time.perf_counter() - begin) * 1e3, 0.0)
+        return [results[index] for index in range(len(pictures))]
+
     def _probabilities(self, pictures: list[np.ndarray], size: Size) -> Tensor:
         return self._infer(self.prepare(pictures, size))
 
     def _infer(self, batch: Tensor) -> Tensor:
         """(batch, 3, h, w) -> (batch, K, h', w') probabilities on the grid of the masks, checked to be numbers."""
-        with torch.autocast(self._device.type, _DTYPES[self.precision], enabled=self.precision != "float32"):
-            if isinstance(self._input, WholeInput):
-                scores = assemble(self.model.predict(batch))
-            else:
-                scores = slide(
-                    lambda crops: assemble(self.model.predict(crops)), batch, self._input.crop, self._input.stride
-                )
-        probability = probabilities(scores.float(), self.temperature)
+        probability = self._probabilities_of(batch)
         if not bool(torch.isfinite(probability.sum())):
-            raise InferenceError(
-                f"{self.name}: scores are not numbers in {self.precision}: check the weights, or choose float32"
+            raise self._not_numbers()
+        return probability
+
+    def _probabilities_of(self, batch: Tensor) -> Tensor:
+        """The same without the check, which waits for the device."""
+        if isinstance(self._input, WholeInput):
+            scores = assemble(self.model.predict(batch))
+        else:
+            scores = slide(
+                lambda crops: assemble(self.model.predict(crops)),
+                batch,
+                self._input.crop,
+                self._input.stride,
+                batch=1 if batch.device.type == "cpu" else _WINDOWS,
             )
+        probability = probabilities(scores.float(), self.temperature)
         if self._merging is not None:
             probability = torch.einsum("mk,bkhw->bmhw", self._merging, probability)
         return probability
+
+    def _not_numbers(self) -> InferenceError:
+        return InferenceError(
+            f"{self.name}: scores are not numbers in {self.precision}: check the weights, or choose float32"
+        )
 
     def _finish(self, picture: np.ndarray, probability: Tensor) -> Segmentation:
         height, width = picture.shape[:2]
@@ -248,6 +288,19 @@ class Segmenter:
         if self._threshold > 0:
             mask = cv2.bitwise_or(labels, cv2.compare(best, self._threshold, cv2.CMP_LT))  # 255 where unsure
         return Segmentation(picture, mask, confidence, labels, self.vocabulary)
+
+
+def _engine(model: MFuser, infer: Callable[[Tensor], Tensor], device: torch.device) -> Engine | None:
+    """The engine of a GPU that can compile kernels; None elsewhere."""
+    if device.type != "cuda" or not fused.triton_is_there():
+        return None
+    from mfuser_ros.inference.engine import Engine  # noqa: PLC0415  # triton is an optional extra
+    from mfuser_ros.network.fused.blocks import fuse_blocks  # noqa: PLC0415
+
+    for tower in model.towers:
+        fuse_blocks(tower.net)
+    model.second_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own lack
+    return Engine(infer, device)
 
 
 def _check_picture(picture: np.ndarray) -> None:

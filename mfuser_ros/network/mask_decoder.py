@@ -86,7 +86,7 @@ class MaskDecoder(nn.Module):
             height, width = memory.shape[-2:]
             value = memory.flatten(2).transpose(1, 2) + self.level_embed.weight[level]
             values.append(value)
-            keys.append(value + sine_encoding(height, width, value.shape[-1], value.device))
+            keys.append(value + sine_encoding(height, width, value.shape[-1], value.device).to(value.dtype))
             # shrinking is linear: shrunk features give the same mask as a mask that is shrunk, once for all layers
             with torch.no_grad():
                 small = F.interpolate(features.mask_features, (height, width), mode="bilinear", align_corners=False)

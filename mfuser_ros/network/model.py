@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ class MFuser(nn.Module):
         """
         super().__init__()
         self.architecture = architecture
+        self.second_stream: torch.cuda.Stream | None = None  # for inference on a GPU
         for name in architecture.tower_names:
             self.add_module(name, build_tower(getattr(architecture, name)))
         towers = dict(zip(architecture.tower_names, self.towers, strict=True))
@@ -82,10 +84,12 @@ class MFuser(nn.Module):
     def encode(self, pictures: Tensor) -> Encoded:
         """(batch, 3, H, W) RGB 0..255 -> pyramid and joint embedding."""
         towers, size = self.towers, (pictures.shape[2], pictures.shape[3])
-        states = [tower.embed(pictures) for tower in towers]
+        states = self._side_by_side([partial(tower.embed, pictures) for tower in towers])
         taps = {}
         for stage in range(len(towers[0].widths)):
-            states = [tower.stage(stage, state) for tower, state in zip(towers, states, strict=True)]
+            states = self._side_by_side([
+                partial(tower.stage, stage, state) for tower, state in zip(towers, states, strict=True)
+            ])  # fmt: skip
             if str(stage) in self.fusion:
                 tokens = [tower.tokens(state) for tower, state in zip(towers, states, strict=True)]
                 grid = towers[-1].grid(states[-1], size).shape[-2:]
@@ -98,6 +102,18 @@ class MFuser(nn.Module):
         tokens = [tower.tokens(state) for tower, state in zip(towers, states, strict=True)]
         height, width = towers[-1].grid(states[-1], size).shape[-2:]
         return Encoded(self.neck(taps), join(self.joint, towers, tokens), (height, width))
+
+    def _side_by_side(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """What the towers do between two fusers: on a GPU at the same time, if there is a stream for the second."""
+        if self.second_stream is None or len(works) == 1:
+            return [work() for work in works]
+        main = torch.cuda.current_stream()
+        self.second_stream.wait_stream(main)
+        with torch.cuda.stream(self.second_stream):
+            second = works[1]()
+        first = works[0]()
+        main.wait_stream(self.second_stream)
+        return [first, second]
 
     def forward(self, pictures: Tensor) -> Output:
         """(batch, 3, H, W) RGB 0..255 -> everything that training and parity look at."""

@@ -106,7 +106,7 @@ class PixelDecoder(nn.Module):
         sizes = tuple((m.shape[-2], m.shape[-1]) for m in maps)
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)  # (batch, S, width)
         position = torch.cat([
-            sine_encoding(*size, tokens.shape[-1], tokens.device) + self.level_encoding.weight[index]
+            sine_encoding(*size, tokens.shape[-1], tokens.device).to(tokens.dtype) + self.level_encoding.weight[index]
             for index, size in enumerate(sizes)
         ])  # fmt: skip
         reference = reference_points(sizes, tokens.device)

@@ -237,9 +237,7 @@ class _Scan(torch.autograd.Function):
         ends, sums = new(batch, chunks, channels, size), new(batch, chunks, channels)
         grid = (batch, blocks, chunks)
         _local_heads[grid](delta, A, C, gy, ends, sums, length, CHUNK, channels, size, CHANNELS, num_warps=1)
-        _chain[(batch, blocks)](
-            A, ends, sums, chunks, channels, size, CHANNELS, REVERSE=True, RAW=False, num_warps=1
-        )
+        _chain[(batch, blocks)](A, ends, sums, chunks, channels, size, CHANNELS, REVERSE=True, RAW=False, num_warps=1)
         gx, gdelta = torch.empty_like(gy), torch.empty_like(gy)
         gA, gD = new(batch, chunks, channels, size), new(batch, chunks, channels)
         gB, gC = (new(blocks, batch, length, size) for _ in range(2))
