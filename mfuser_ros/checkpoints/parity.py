@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -25,13 +25,20 @@ _REPLAYS: dict[str, Callable[[Golden], replay.Computed]] = {
 _SLIDING = "unit_slide_eva"
 
 
-def parity(path: str | Path, *, slide: replay.Slide, starts: replay.Starts) -> list[Row]:
+def parity(
+    path: str | Path,
+    *,
+    slide: replay.Slide,
+    starts: replay.Starts,
+    training: Mapping[str, Callable[[Golden], replay.Computed]] | None = None,
+) -> list[Row]:
     """Replay a golden in float32 on the CPU and compare.
 
     Args:
         path: of the golden, without its suffix.
         slide: sliding windows (`mfuser_ros.inference.windows.slide`, which lies above this package).
         starts: first pixels of the windows along one axis (from there, too).
+        training: replays of goldens of losses and training (`mfuser_ros.training.replay.REPLAYS`, for the same reason).
 
     Returns:
         One row for each compared tensor, results first.
@@ -40,14 +47,15 @@ def parity(path: str | Path, *, slide: replay.Slide, starts: replay.Starts) -> l
         CheckpointError: the golden is missing, incomplete, or of a kind that this version cannot replay.
     """
     golden = read_golden(path)
-    kinds = [kind for kind in (*_REPLAYS, _SLIDING) if golden.name.startswith(kind)]
+    replays = {**_REPLAYS, **(training or {})}
+    kinds = [kind for kind in (*replays, _SLIDING) if golden.name.startswith(kind)]
     if not kinds:
-        known = ", ".join((*_REPLAYS, _SLIDING))
+        known = ", ".join((*replays, _SLIDING))
         raise CheckpointError(f"golden {golden.name}: cannot be replayed by this version: known are {known}")
     kind = max(kinds, key=len)
     with torch.random.fork_rng():  # networks start at random; callers keep their random numbers
         try:
-            computed = replay.slide_eva(golden, slide, starts) if kind == _SLIDING else _REPLAYS[kind](golden)
+            computed = replay.slide_eva(golden, slide, starts) if kind == _SLIDING else replays[kind](golden)
         except KeyError as error:
             raise CheckpointError(f"golden {golden.name}: its manifest lacks {error}: fetch it again") from error
     return compare(golden, computed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -163,6 +164,9 @@ def architecture(golden: Golden) -> Architecture:
         neck=PyramidNeck(taps=tuple(sizes["out_indices"])),
         text=text_config(sizes),
         text_width=text_width(sizes),
+        # SigLIP's scale and bias come with its original weights; the other towers have a temperature
+        score_scale=math.exp(sizes["logit_scale_attr"]) if "logit_scale_attr" in sizes else 1 / sizes.get("tau", 0.07),
+        score_bias=sizes.get("logit_bias_attr", 0.0),
         enhancer=EnhancerConfig(width=enhancer.shape[0]),
         head=HeadConfig(
             width=decoders["C"],

@@ -181,8 +181,9 @@ def extract_feats(golden: Golden) -> Computed:
         modules[f"vlm_block.{index}"] = network.vlm.net.blocks[index]
         modules[f"fuser.{index}"] = network.fusion[str(index)].get_submodule("mvfuser")
     with recorded(modules) as seen:
-        encoded = network.encode(_picture(golden["in.img"]))
+        encoded = network.encode(picture_of(golden["in.img"]))
     computed = {f"out.feat.{level}": feature for level, feature in enumerate(encoded.pyramid)}
+    assert encoded.picture is not None  # published networks know text
     computed |= _joint(encoded.picture, encoded.grid)
     computed |= {f"mid.tap.{level}": seen["neck"].inputs[0][tap] for level, tap in enumerate(network.neck.taps)}
     computed["mid.dino_tokens0"] = seen["dino_block.0"].inputs[0]
@@ -201,7 +202,9 @@ def whole_model(golden: Golden) -> Computed:
     network = rebuild.mfuser(golden)
     image = golden["in.img"]
     with recorded({str(index): layer for index, layer in enumerate(network.mask_decoder.layers)}) as seen:
-        output = network(_picture(image))
+        output = network(picture_of(image))
+    assert output.score_map is not None  # published networks know text
+    assert output.encoded.picture is not None
     scores = assemble(output.predictions[-1])
     computed = {
         "out.logits": F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False),
@@ -221,7 +224,7 @@ def slide_eva(golden: Golden, slide: Slide, starts: Starts) -> Computed:
     """`unit_slide_eva`: sliding windows over a picture larger than the crop, with the window functions given."""
     sizes = golden.sizes
     network = rebuild.mfuser(golden)
-    picture = _picture(golden["in.img"])
+    picture = picture_of(golden["in.img"])
     (crop, _), (stride, _) = sizes["crop"], sizes["stride"]
     scores = slide(lambda windows: assemble(network.predict(windows)), picture, crop, stride)
     original = F.interpolate(scores, tuple(sizes["ori"]), mode="bilinear", align_corners=False)
@@ -268,8 +271,8 @@ def _held(golden: Golden, computed: Computed) -> Computed:
     return {key: value for key, value in computed.items() if key in golden.tensors}
 
 
-def _picture(normalised: Tensor) -> Tensor:
-    """CLIP-normalised image -> RGB 0..255, which is what our towers take."""
+def picture_of(normalised: Tensor) -> Tensor:
+    """CLIP-normalised (batch, 3, H, W), as goldens hold it -> RGB 0..255, which is what our towers take."""
     return normalised * torch.tensor(CLIP_STD).view(-1, 1, 1) + torch.tensor(CLIP_MEAN).view(-1, 1, 1)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mfuser_ros import share, validated
 from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
-from mfuser_ros.network.config import Architecture, LearnedText, SiglipText, StoredText
+from mfuser_ros.network.config import Architecture, LinkedText, SiglipText, StoredText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import EncodedText, tokenize
 
@@ -188,7 +188,7 @@ def build(architecture: Architecture, names: tuple[str, ...], token_ids: TokenId
     """
     text = architecture.text
     return MFuser(
-        architecture, None if isinstance(text, StoredText | LearnedText) else class_token_ids(text, names, token_ids)
+        architecture, None if isinstance(text, StoredText | LinkedText) else class_token_ids(text, names, token_ids)
     )
 
 

@@ -21,8 +21,9 @@ def parity(
     """
     from mfuser_ros.checkpoints.parity import parity as replay_and_compare  # noqa: PLC0415  # imports torch
     from mfuser_ros.inference.windows import slide, starts  # noqa: PLC0415
+    from mfuser_ros.training.replay import REPLAYS  # noqa: PLC0415
 
-    rows = replay_and_compare(path, slide=slide, starts=starts)
+    rows = replay_and_compare(path, slide=slide, starts=starts, training=REPLAYS)
     if not quiet:
         width = max(len(row.key) for row in rows)
         for row in rows:

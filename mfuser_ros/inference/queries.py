@@ -13,7 +13,7 @@ from torch import Tensor
 from mfuser_ros.checkpoints import ModelCard
 from mfuser_ros.checkpoints.store import class_token_ids
 from mfuser_ros.errors import ConfigurationError, VocabularyError
-from mfuser_ros.network.config import LearnedText, StoredText
+from mfuser_ros.network.config import LinkedText, StoredText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import TextEncoder
 from mfuser_ros.vocabulary import Vocabulary
@@ -48,7 +48,7 @@ def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members |
             f"recoloured only: let each query be one of {', '.join(own)}"
         )
     _check_order(vocabulary, own, card)
-    assert not isinstance(card.architecture.text, (StoredText, LearnedText))  # there is a text tower
+    assert not isinstance(card.architecture.text, (StoredText, LinkedText))  # there is a text tower
     try:
         ids = class_token_ids(card.architecture.text, queries, None)
         network.text.set_token_ids(ids, [len(entry.queries) for entry in vocabulary.classes])

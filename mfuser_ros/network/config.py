@@ -100,10 +100,10 @@ class StoredText(_Config):
     kind: Literal["stored"] = "stored"
 
 
-class LearnedText(_Config):
-    """No text: one learned query for each class, for rivals that know none."""
+class LinkedText(_Config):
+    """No text: Rein's queries, made from its tokens and as many; training matches them with the classes it sees."""
 
-    kind: Literal["learned"] = "learned"
+    kind: Literal["linked"] = "linked"
 
 
 class TextTower(_Config):
@@ -201,7 +201,7 @@ class Architecture(_Config):
     towers: Literal["both", "vfm", "vlm"] = "both"  # which of them are built; one alone is adapted by its own fusers
     fusion: FusionConfig
     neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
-    text: Annotated[StoredText | LearnedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
+    text: Annotated[StoredText | LinkedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
     text_width: PositiveInt  # C_t: width of the space that text and picture share
     score_scale: PositiveFloat = 1 / 0.07  # the score map in training is scale * cosine + bias (spec 4.5); SigLIP's
     score_bias: float = 0.0  # come from its original file, and no published MFuser holds them
@@ -214,12 +214,29 @@ class Architecture(_Config):
         """Names of the towers that are built, the VFM first."""
         return ("vfm", "vlm") if self.towers == "both" else (self.towers,)
 
+    @property
+    def matched(self) -> bool:
+        """Whether a query stands for no class of its own, so that training matches queries with classes."""
+        return self.text.kind == "linked"
+
     @model_validator(mode="after")
     def _fusion_fits_the_towers(self) -> Architecture:
         if self.fusion.vfm_bridge and self.towers != "both":
             raise ValueError(f"fusion.vfm_bridge joins two towers, towers is {self.towers}: set it to false")
         if self.fusion.kind == "rein" and self.towers == "both":
             raise ValueError("fusion.kind rein refines one tower: set towers to vfm or vlm")
+        return self
+
+    @model_validator(mode="after")
+    def _linked_queries_have_tokens_and_no_text(self) -> Architecture:
+        if not self.matched:
+            return self
+        if self.fusion.kind != "rein":
+            raise ValueError(f"text.kind linked makes queries from Rein's tokens, fusion.kind is {self.fusion.kind}")
+        if self.enhancer.kind != "none" or self.head.text_attention:
+            raise ValueError("text.kind linked has no text: set enhancer.kind to none and head.text_attention to false")
+        if self.fusion.tokens < self.classes:
+            raise ValueError(f"fusion.tokens {self.fusion.tokens}: one for each of {self.classes} classes at least")
         return self
 
 

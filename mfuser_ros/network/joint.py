@@ -39,9 +39,12 @@ class JointProjection(nn.Module):
 def build_joint(architecture: Architecture, towers: Mapping[str, Tower]) -> JointProjection | nn.Linear | None:
     """The weights that join the towers' last tokens, beside those of the VLM's own map to text space.
 
-    Without a VLM that has such a map there is a `JointProjection`. CLIP has a linear map, with which the VFM's tokens
-    are added before the VLM's last norm; EVA02 and SigLIP need none: the normed tokens of both are added (spec 2.7).
+    Without a VLM that has such a map there is a `JointProjection`, without text nothing. CLIP has a linear map, with
+    which the VFM's tokens are added before the VLM's last norm; EVA02 and SigLIP need none: the normed tokens of both
+    are added (spec 2.7).
     """
+    if architecture.matched:
+        return None
     widths = {name: tower.widths[-1] for name, tower in towers.items()}
     if "vlm" not in towers or not towers["vlm"].text_space:
         return JointProjection(widths, architecture.text_width)

@@ -15,10 +15,10 @@ from mfuser_ros.network.positions import sine_encoding
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction of the decoder for K queries and as many classes."""
+    """One prediction of the decoder for Q queries and K classes; with text there is a query for each class."""
 
-    class_logits: Tensor  # (batch, K, K + 1), the last column is "no object"
-    mask_logits: Tensor  # (batch, K, H, W) at the resolution of the mask features
+    class_logits: Tensor  # (batch, Q, K + 1), the last column is "no object"
+    mask_logits: Tensor  # (batch, Q, H, W) at the resolution of the mask features
 
 
 def assemble(prediction: Prediction) -> Tensor:
@@ -54,17 +54,24 @@ class _QueryDecoderLayer(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Decodes one mask for each text query; query k stands for class k.
+    """Decodes one mask for each query; with text, query k stands for class k.
 
-    Source: Cheng et al., Mask2Former (2022); spec of MFuser section 5.2.
+    Queries linked to learned tokens bring their own position and are mapped to what they hold; text queries are what
+    the decoder starts from, and their positions are learned.
+
+    Source: Cheng et al., Mask2Former (2022); spec of MFuser sections 5.2 and 10.2.
     """
 
-    def __init__(self, config: HeadConfig, text_width: int, classes: int) -> None:
+    def __init__(self, config: HeadConfig, text_width: int, classes: int, *, linked: bool = False) -> None:
         super().__init__()
         width = config.width
         self.heads = config.heads
-        self.text_proj = nn.Sequential(nn.Linear(text_width, width), nn.ReLU(), nn.Linear(width, width))
-        self.query_embed = nn.Embedding(classes, width)
+        self.linked = linked
+        if linked:
+            self.content = nn.Linear(width, width)
+        else:
+            self.text_proj = nn.Sequential(nn.Linear(text_width, width), nn.ReLU(), nn.Linear(width, width))
+            self.query_embed = nn.Embedding(classes, width)
         self.level_embed = nn.Embedding(LEVELS, width)
         self.layers = nn.ModuleList(_QueryDecoderLayer(config) for _ in range(config.query_layers))
         self.post_norm = nn.LayerNorm(width)
@@ -78,7 +85,7 @@ class MaskDecoder(nn.Module):
 
         Args:
             features: of the pixel decoder.
-            text: (batch, K, text_width) enhanced text queries.
+            text: (batch, K, text_width) enhanced text queries, or (batch, Q, width) linked ones.
             every: give a prediction before the first layer and after each one (training); else only the last.
         """
         keys, values, shrunk = [], [], []
@@ -92,8 +99,8 @@ class MaskDecoder(nn.Module):
                 small = F.interpolate(features.mask_features, (height, width), mode="bilinear", align_corners=False)
             shrunk.append(small.flatten(2))
 
-        query = self.text_proj(text)  # (batch, K, width)
-        query_position = self.query_embed.weight
+        query = self.content(text) if self.linked else self.text_proj(text)  # (batch, Q, width)
+        query_position = text if self.linked else self.query_embed.weight
         predictions = []
         for index, layer in enumerate(self.layers):
             state = self.post_norm(query)

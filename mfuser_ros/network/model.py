@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mfuser_ros.network.alternatives import RankedTokens
 from mfuser_ros.network.config import Architecture
 from mfuser_ros.network.fusion import build_fusion
 from mfuser_ros.network.joint import build_joint, join, score_map
@@ -27,7 +28,8 @@ class Encoded:
     """Both towers' view of the pictures."""
 
     pyramid: list[Tensor]  # four levels (batch, channels, h, w), finest first
-    picture: Tensor  # (batch, 1 + N, text_width) in text space: global token, then the grid row by row
+    tokens: list[Tensor]  # the last (batch, L, width) of each tower
+    picture: Tensor | None  # (batch, 1 + N, text_width) in text space: global token, then the grid row by row
     grid: tuple[int, int]  # height and width of that grid
 
 
@@ -36,12 +38,12 @@ class Output:
     """All that training and parity look at."""
 
     encoded: Encoded
-    text: Tensor  # (K, text_width) raw text embeddings
+    text: Tensor  # (K, text_width) raw text embeddings, or the queries that stand in their place
     queries: Tensor  # (batch, K, text_width) enhanced ones
     features: PixelFeatures
     predictions: list[Prediction]  # before the first layer of the query decoder and after each
-    score_map: Tensor  # (batch, K, h, w) cosine similarity of places and enhanced text
-    score_logits: Tensor  # the same times the scale of the architecture, plus its bias: what training compares
+    score_map: Tensor | None  # (batch, K, h, w) cosine similarity of places and enhanced text, if there is text
+    score_logits: Tensor | None  # the same times the scale of the architecture, plus its bias: what training compares
 
 
 class MFuser(nn.Module):
@@ -70,11 +72,12 @@ class MFuser(nn.Module):
         self.fusion = build_fusion(architecture.fusion, widths)
         self.neck = build_neck(architecture.neck, [sum(stage) for stage in zip(*widths.values(), strict=True)])
         self.joint = build_joint(architecture, towers)
-        self.text = build_text(architecture, token_ids)
+        learned = [module for module in self.fusion.modules() if isinstance(module, RankedTokens)]
+        self.text = build_text(architecture, token_ids, learned)
         self.enhancer = build_enhancer(architecture.enhancer, architecture.text_width)
         head, text_width, classes = architecture.head, architecture.text_width, architecture.classes
         self.pixel_decoder = PixelDecoder(head, self.neck.channels, text_width, classes)
-        self.mask_decoder = MaskDecoder(head, text_width, classes)
+        self.mask_decoder = MaskDecoder(head, text_width, classes, linked=architecture.matched)
 
     @property
     def towers(self) -> list[Tower]:
@@ -101,7 +104,8 @@ class MFuser(nn.Module):
                 )
         tokens = [tower.tokens(state) for tower, state in zip(towers, states, strict=True)]
         height, width = towers[-1].grid(states[-1], size).shape[-2:]
-        return Encoded(self.neck(taps), join(self.joint, towers, tokens), (height, width))
+        picture = None if self.architecture.matched else join(self.joint, towers, tokens)  # no text, no text space
+        return Encoded(self.neck(taps), tokens, picture, (height, width))
 
     def _side_by_side(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
         """What the towers do between two fusers: on a GPU at the same time, if there is a stream for the second."""
@@ -122,8 +126,10 @@ class MFuser(nn.Module):
         queries = self.enhancer(text.expand(len(pictures), -1, -1), encoded.picture)
         features = self.pixel_decoder(encoded.pyramid, queries)
         predictions = self.mask_decoder(features, queries, every=True)
-        scores = score_map(encoded.picture, queries, encoded.grid)
-        logits = self.architecture.score_scale * scores.float() + self.architecture.score_bias
+        scores = logits = None
+        if encoded.picture is not None:
+            scores = score_map(encoded.picture, queries, encoded.grid)
+            logits = self.architecture.score_scale * scores.float() + self.architecture.score_bias
         return Output(encoded, text, queries, features, predictions, scores, logits)
 
     def predict(self, pictures: Tensor) -> Prediction:

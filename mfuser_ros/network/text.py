@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, VocabularyError
 from mfuser_ros.network import torchvision_mend
-from mfuser_ros.network.config import Architecture, ClipText, EvaText, LearnedText, SiglipText, StoredText
+from mfuser_ros.network.alternatives import LinkedQueries, RankedTokens
+from mfuser_ros.network.config import Architecture, ClipText, EvaText, LinkedText, SiglipText, StoredText
 
 EncodedText = EvaText | ClipText | SiglipText
 
@@ -34,18 +35,6 @@ class StoredTextQueries(nn.Module):
     def forward(self) -> Tensor:
         """(K, width) embeddings, one for each class."""
         return self.embeddings / self.embeddings.std()
-
-
-class LearnedQueries(nn.Module):
-    """One learned query for each class, of unit deviation at the start."""
-
-    def __init__(self, classes: int, width: int) -> None:
-        super().__init__()
-        self.embeddings = nn.Parameter(torch.randn(classes, width))
-
-    def forward(self) -> Tensor:
-        """(K, width) queries, one for each class."""
-        return self.embeddings
 
 
 @dataclass(frozen=True)
@@ -241,13 +230,16 @@ class SiglipTextEncoder(TextEncoder):
 
 
 def build_text(
-    architecture: Architecture, token_ids: Sequence[Sequence[int]] | None = None
-) -> StoredTextQueries | LearnedQueries | TextEncoder:
-    """The text side of an architecture, with random weights.
+    architecture: Architecture,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    learned: Sequence[RankedTokens] = (),
+) -> StoredTextQueries | LinkedQueries | TextEncoder:
+    """The text side of an architecture, or what stands in its place, with random weights.
 
     Args:
         architecture: says which, and how wide.
         token_ids: (classes, tokens) ids of the class names for a text tower; they may also come later.
+        learned: tokens of each fused stage, for queries that are linked to them.
 
     Raises:
         ConfigurationError: the ids do not fit the tower or the number of classes, or the text is stored.
@@ -258,8 +250,8 @@ def build_text(
         )
     if isinstance(architecture.text, StoredText):
         return StoredTextQueries(architecture.classes, architecture.text_width)
-    if isinstance(architecture.text, LearnedText):
-        return LearnedQueries(architecture.classes, architecture.text_width)
+    if isinstance(architecture.text, LinkedText):
+        return LinkedQueries(learned, architecture.head.width)
     if isinstance(architecture.text, SiglipText):
         return SiglipTextEncoder(architecture.text, architecture.text_width, token_ids)
     return EvaTextEncoder(architecture.text, architecture.text_width, token_ids)

@@ -65,7 +65,11 @@ class LossConfig(_Config):
     mask: NonNegativeFloat
     dice: NonNegativeFloat
     alignment: NonNegativeFloat
+    language: NonNegativeFloat = 0  # the two regularisers of the rival tqdm: enhanced words stay near the plain ones,
+    vision: NonNegativeFloat = 0  # and the last tower's view of the whole picture near that of the tower untrained
     auxiliary: NonNegativeFloat  # weight of each prediction before the last, whose weight is 1
+    total: Literal["mean", "sum"] = "mean"  # over predictions; the sum is the published way
+    alignment_stride: Literal[1, 4] = 4  # of the labels that the alignment is compared with; 1 is the published way
     points: PositiveInt  # of each mask
     frequency_power: float = Field(ge=-1, le=0)  # pixels of the marginal weigh frequency ** this
     unlabelled: Literal["skip", "background"]  # in the mask losses; background is the published way (Q39)

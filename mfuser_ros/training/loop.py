@@ -18,7 +18,7 @@ from mfuser_ros.datasets.config import load_config
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
-from mfuser_ros.network.text import LearnedQueries, StoredTextQueries
+from mfuser_ros.network.text import StoredTextQueries
 from mfuser_ros.network.towers import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.training.config import TowerFiles, TrainConfig
 from mfuser_ros.training.sources import load_source
@@ -71,7 +71,7 @@ def load_pretrained(model: MFuser, files: TowerFiles, folder: Path) -> None:
         if not isinstance(tower, MobileNetV2Tower):
             raise ConfigurationError(f"{name}: only MobileNetV2 towers are filled from files: choose the preset small")
         load_mobilenet(tower, {key: value.float() for key, value in read_tensors(folder / name).items()})
-    if isinstance(model.text, LearnedQueries):
+    if model.architecture.matched:  # it knows no text
         return
     text = read_tensors(folder / files.text).get("text")
     if not isinstance(model.text, StoredTextQueries):

@@ -13,29 +13,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfuser_ros.training.targets import ClassTargets, Targets, sample_points
+from mfuser_ros.training.targets import ClassTargets, QueryLabels, Targets, sample_points
 
 NO_OBJECT_WEIGHT = 0.1
 _TINY = 1e-30
 
 
-def class_loss(class_logits: Tensor, classes: ClassTargets) -> Tensor:
+def class_loss(class_logits: Tensor, labels: QueryLabels) -> Tensor:
     """Cross entropy of each query against its class or "no object", for each prediction.
 
     Args:
-        class_logits: (L, B, K, K + 1).
-        classes: queries that are neither positive nor negative do not count.
+        class_logits: (L, B, Q, K + 1).
+        labels: queries that are neither positive nor negative do not count.
 
     Returns:
         (L,) sum of weighted cross entropies over the sum of weights; no-object weighs 0.1.
     """
-    K = class_logits.shape[2]
-    own = torch.arange(K, device=class_logits.device)
-    target = torch.where(classes.positive, own, K)  # (B, K)
-    weight = classes.positive.float() + NO_OBJECT_WEIGHT * classes.negative.float()
-    nll = -F.log_softmax(class_logits.float(), -1)  # (L, B, K, K + 1)
-    nll = nll.gather(3, target[None, :, :, None].expand(*nll.shape[:3], 1))[..., 0]
-    return (weight * nll).sum((1, 2)) / weight.sum().clamp_min(_TINY)
+    weight = labels.positive.float() + NO_OBJECT_WEIGHT * labels.negative.float()
+    nll = -F.log_softmax(class_logits.float(), -1)  # (L, B, Q, K + 1)
+    nll = nll.gather(3, labels.target[..., None].expand(*nll.shape[:3], 1))[..., 0]
+    return (weight * nll).sum((1, 2)) / weight.sum((1, 2)).clamp_min(_TINY)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from mfuser_ros.network.model import Output, Prediction, assemble
 from mfuser_ros.training.config import LossConfig
 from mfuser_ros.training.losses import alignment_loss, class_loss, marginal_loss, mask_loss
-from mfuser_ros.training.targets import Targets, class_targets, draw_points
+from mfuser_ros.training.matching import match, matched_labels
+from mfuser_ros.training.regularisers import Drift
+from mfuser_ros.training.targets import Targets, class_targets, draw_points, fixed_labels
 
-STRIDE = 4  # of the masks
+STRIDE = 4  # of the masks of the preset `small`
 
 
 class Terms(NamedTuple):
@@ -25,38 +27,67 @@ class Terms(NamedTuple):
     mask: Tensor
     dice: Tensor
     alignment: Tensor
+    language: Tensor
+    vision: Tensor
 
 
-def objective(output: Output, targets: Targets, config: LossConfig) -> Terms:
+def objective(
+    output: Output, targets: Targets, config: LossConfig, *, matched: bool = False, drift: Drift | None = None
+) -> Terms:
     """Losses of a batch in float32, whatever the network ran in.
 
-    The weighted losses of all predictions are averaged: the last counts 1, each one before `config.auxiliary`.
-    The last prediction is compared at full size, as it is used; the others and the alignment at the masks' size.
+    The weighted losses of all predictions are averaged (or added): the last counts 1, each one before
+    `config.auxiliary`. The last prediction's scores are compared at full size, as they are used; those of the others
+    with every `STRIDE`-th label.
+
+    Args:
+        output: of the network.
+        targets: what the pictures show.
+        config: weights.
+        matched: queries are matched with the classes; else query k stands for class k (spec 6.1).
+        drift: what tqdm's regularisers weigh; None: they are 0.
     """
     with torch.autocast(targets.label.device.type, enabled=False):
         predictions = output.predictions
         class_logits = torch.stack([prediction.class_logits.float() for prediction in predictions])
         mask_logits = torch.stack([prediction.mask_logits.float() for prediction in predictions])
-        L, B, K, h, w = mask_logits.shape
         classes = class_targets(targets)
-        with torch.no_grad():
-            points = draw_points(mask_logits.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
         labelled = targets.valid if config.unlabelled == "skip" else None
-        masks = mask_loss(mask_logits, classes, points, labelled)
-        class_terms = class_loss(class_logits, classes)
-        scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
+        labels, of_classes = fixed_labels(classes), mask_logits  # (L, B, K, h, w)
+        if matched:
+            queries = match(class_logits, mask_logits, classes, config, labelled)
+            labels = matched_labels(classes, queries, mask_logits.shape[2])
+            of_classes = mask_logits.gather(2, queries[..., None, None].expand(*queries.shape, *mask_logits.shape[3:]))
+        L, B, K, h, w = of_classes.shape
+        with torch.no_grad():
+            points = draw_points(of_classes.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
+        masks = mask_loss(of_classes, classes, points, labelled)
+        class_terms = class_loss(class_logits, labels)
         coarse = targets.strided(STRIDE)
-        probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
-        full = F.interpolate(probability, targets.label.shape[1:], mode="bilinear")  # as inference enlarges it
-        marginals = [marginal_loss(score, coarse) for score in scores[:-1]] + [marginal_loss(full, targets)]
-        marginal = torch.stack(marginals)
+        nothing = class_terms.new_zeros(())
+        marginal = nothing.expand(L)
+        if config.marginal:
+            scores = [assemble(Prediction(c, m)) for c, m in zip(class_logits, mask_logits, strict=True)]
+            earlier = [marginal_loss(_enlarged(score, coarse), coarse) for score in scores[:-1]]
+            probability = scores[-1] / scores[-1].sum(1, keepdim=True).clamp_min(1e-30)
+            marginal = torch.stack([*earlier, marginal_loss(_enlarged(probability, targets), targets)])
         per_prediction = (
             config.marginal * marginal
             + config.classes * class_terms
             + config.mask * masks.bce
             + config.dice * masks.dice
         )  # (L,)
-        alignment = alignment_loss(output.score_logits, coarse)
-        earlier = config.auxiliary * per_prediction[:-1].sum()
-        total = (per_prediction[-1] + earlier) / (1 + config.auxiliary * (L - 1)) + config.alignment * alignment
-        return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment)
+        seen = targets.strided(config.alignment_stride)
+        alignment = nothing if output.score_logits is None else alignment_loss(output.score_logits, seen)
+        language, vision = drift or (nothing, nothing)
+        before = config.auxiliary * per_prediction[:-1].sum()
+        weights = 1 + config.auxiliary * (L - 1) if config.total == "mean" else 1
+        total = (per_prediction[-1] + before) / weights
+        total = total + config.alignment * alignment + config.language * language + config.vision * vision
+        return Terms(total, marginal[-1], class_terms[-1], masks.bce[-1], masks.dice[-1], alignment, language, vision)
+
+
+def _enlarged(scores: Tensor, targets: Targets) -> Tensor:
+    """(B, K, h, w) scores at the size of the labels, enlarged as inference does it where they are not."""
+    size = targets.label.shape[1:]
+    return scores if scores.shape[2:] == size else F.interpolate(scores, size, mode="bilinear")

@@ -15,9 +15,11 @@ from mfuser_ros.training.config import OptimizerConfig, TrainConfig
 from mfuser_ros.training.geometry import Geometry
 from mfuser_ros.training.objective import Terms, objective
 from mfuser_ros.training.photometry import Photometry
+from mfuser_ros.training.regularisers import Anchor
 from mfuser_ros.training.sources import Source, draw_batch
 
-_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed")  # matrices without decay
+# matrices without decay
+_VECTORS = ("A_log", "query_embed", "level_embed", "level_encoding", "text_pos_embed", "tokens")
 COLUMNS = (*Terms._fields, "gradient_norm", "skipped")
 
 
@@ -34,6 +36,8 @@ class Step:
         """Take over a model that is on `device`, with its initial weights."""
         self.model = model.train()
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        losses = config.losses
+        self._anchor = Anchor(model) if losses.language or losses.vision else None
         self._sources = sources
         self._config = config
         self._device = device
@@ -113,7 +117,9 @@ class Step:
         low = self._device.type == "cuda" and self._config.precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
             output = self.model(picture)
-        terms = objective(output, targets, self._config.losses)
+            drift = self._anchor(picture, output) if self._anchor else None
+        matched = self.model.architecture.matched
+        terms = objective(output, targets, self._config.losses, matched=matched, drift=drift)
         terms.total.backward()  # type: ignore[no-untyped-call]
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -51,11 +51,28 @@ class Targets:
 
 @dataclass(frozen=True)
 class ClassTargets:
-    """Fixed assignment (spec 6.1): query k stands for class k."""
+    """Which classes pictures show, and where (spec 6.1)."""
 
     positive: Tensor  # (B, K) bool: class k is in the picture and its mask is known
     negative: Tensor  # (B, K) bool: class k is known to be absent; neither: nothing is known, no loss
     mask: Tensor  # (B, K, H, W) float32, 0 or 1: mask of each positive class
+
+
+@dataclass(frozen=True)
+class QueryLabels:
+    """What each query is to say; the first axis, of predictions, may be 1 for all of them."""
+
+    target: Tensor  # (L, B, Q) int64: class, or C for "no object"
+    positive: Tensor  # (L, B, Q) bool: is to say a class
+    negative: Tensor  # (L, B, Q) bool: is to say "no object"; neither: does not count
+
+
+def fixed_labels(classes: ClassTargets) -> QueryLabels:
+    """What each query is to say where query k stands for class k (spec 6.1)."""
+    C = classes.positive.shape[1]
+    own = torch.arange(C, device=classes.positive.device)
+    target = torch.where(classes.positive, own, C)
+    return QueryLabels(target[None], classes.positive[None], classes.negative[None])
 
 
 def class_targets(targets: Targets) -> ClassTargets:
@@ -97,7 +114,18 @@ def draw_points(logits: Tensor, count: int, oversample: float = 3.0, uncertain: 
     N = len(logits)
     kept = int(uncertain * count)
     candidates = torch.rand(N, int(oversample * count), 2, device=logits.device)
+    return choose_points(logits, candidates, torch.rand(N, count - kept, 2, device=logits.device), kept)
+
+
+def choose_points(logits: Tensor, candidates: Tensor, others: Tensor, kept: int) -> Tensor:
+    """Points (N, P, 2): those `kept` of the candidates whose |logit| is smallest, in any order, then the others.
+
+    Args:
+        logits: (N, h, w).
+        candidates: (N, candidates, 2).
+        others: (N, P - kept, 2).
+        kept: how many of the candidates.
+    """
     doubt = -sample_points(logits, candidates).abs()
     best = doubt.topk(kept, dim=1, sorted=False).indices  # (N, kept)
-    chosen = candidates.gather(1, best[..., None].expand(N, kept, 2))
-    return torch.cat([chosen, torch.rand(N, count - kept, 2, device=logits.device)], 1)
+    return torch.cat([candidates.gather(1, best[..., None].expand(-1, -1, 2)), others], 1)

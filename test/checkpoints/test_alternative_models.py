@@ -13,7 +13,7 @@ from mfuser_ros.network.model import MFuser
     "changes",
     [
         {"fusion": {"kind": "self-attention", "scan": "forward"}, "towers": "vlm"},
-        {"towers": "vfm", "fusion": {"kind": "rein"}, "enhancer": {"kind": "none"}, "text": {"kind": "learned"},
+        {"towers": "vfm", "fusion": {"kind": "rein"}, "enhancer": {"kind": "none"}, "text": {"kind": "linked"},
          "head": {"text_attention": False}},
     ],
 )  # fmt: skip

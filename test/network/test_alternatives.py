@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from mfuser_ros.errors import ConfigurationError
-from mfuser_ros.network.alternatives import build_mixer
+from mfuser_ros.network.alternatives import LinkedQueries, RankedTokens, build_mixer
 from mfuser_ros.network.alternatives.tokens import ReinMaps, ReinMixer
 from mfuser_ros.network.config import (
     CLIP_MEAN,
@@ -70,6 +70,15 @@ SIGLIP = TowerConfig(
     mean=HALF,
     std=HALF,
 )
+
+
+REIN = {
+    "towers": "vfm",
+    "fusion": {"kind": "rein"},
+    "enhancer": {"kind": "none"},
+    "text": {"kind": "linked"},
+    "head": {"text_attention": False},
+}
 
 
 def fusion(kind: str, **options) -> FusionConfig:
@@ -192,6 +201,39 @@ def test_rein_gives_the_numbers_of_its_equations():
 
     # f T^T / sqrt 2 = (0, ln 3, 0): softmax (1, 3, 1) / 5; tokens 1 and 2 with 3/5 and 1/5, plus f itself
     torch.testing.assert_close(offset, torch.tensor([[[0, 0], [0.6 * float(a) + 1, 0.2]]]))
+
+
+def test_rein_makes_its_queries_from_the_tokens_of_all_stages():
+    """Two stages of two tokens of width 1, worked by hand: Q_i = T_i + 1; Q = 10 max + 100 mean + last."""
+    stages = [RankedTokens(1, 2, 1) for _ in range(2)]
+    linked = LinkedQueries(stages, 1)
+    with torch.no_grad():
+        for tokens, values in zip(stages, ([[3.0], [-1]], [[1.0], [5]]), strict=True):
+            tokens.A.copy_(torch.tensor(values))
+            tokens.B.fill_(1)
+        linked.of_tokens.weight.fill_(1)
+        linked.of_tokens.bias.fill_(1)
+        linked.merge.weight.copy_(torch.tensor([[10.0, 100, 1]]))
+        linked.merge.bias.zero_()
+        queries = linked()
+
+    # Q_1 = (4, 0), Q_2 = (2, 6): 10 * 4 + 100 * 3 + 2 and 10 * 6 + 100 * 3 + 6
+    torch.testing.assert_close(queries, torch.tensor([[342.0], [366]]))
+
+
+def test_rein_decodes_a_query_for_each_token_at_the_place_that_the_token_says():
+    torch.manual_seed(0)
+    network = MFuser(changed("small", REIN))
+    output = network(torch.rand(1, 3, 64, 96) * 255)
+    assert output.predictions[-1].class_logits.shape == (1, 100, 20)
+    assert output.predictions[-1].mask_logits.shape == (1, 100, 16, 24)
+    assert output.score_map is None  # there is no text to be near to
+    torch.testing.assert_close(output.queries[0], network.text())
+    output.predictions[0].class_logits.square().sum().backward()
+    tokens = network.fusion["3"].mixer.mixer.tokens
+    assert tokens.A.grad.any()
+    names = [name for name, _ in network.named_parameters() if name.endswith("tokens.A")]
+    assert names == [f"fusion.{stage}.mixer.mixer.tokens.A" for stage in network.architecture.fusion.stages]
 
 
 def test_learned_tokens_are_few_and_of_low_rank():
@@ -359,7 +401,7 @@ ROWS = [
     for row in (
         line.split("|") for line in (Path(__file__).parents[2] / "docs" / "alternatives.md").read_text().splitlines()
     )
-    if len(row) == 4 and "{" in row[2]
+    if len(row) in (4, 5) and "{" in row[2]
 ]
 
 
@@ -369,7 +411,7 @@ def test_every_row_of_the_document_is_a_network_that_learns(row, changes):
     network = MFuser(changed("small", changes))
     output = network(torch.rand(1, 3, 64, 96) * 255)
     loss = sum(p.class_logits.square().mean() + p.mask_logits.square().mean() for p in output.predictions)
-    (loss + output.score_map.square().mean()).backward()
+    (loss if output.score_map is None else loss + output.score_map.square().mean()).backward()
 
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
     for key, value in changes.items():
@@ -399,6 +441,9 @@ def test_changes_leave_the_rest_of_the_preset():
         ("tiny", {}, "preset 'tiny': choose one of"),
         ("small", {"fusion": {"kind": "glue"}}, r"changes of preset small: fusion\.kind: .*'mvfuser'"),
         ("small", {"fusoin": {}}, "changes of preset small: fusoin: Extra inputs"),
+        ("small", {"text": {"kind": "linked"}}, "makes queries from Rein's tokens, fusion.kind is mvfuser"),
+        ("small", {**REIN, "enhancer": {}}, "linked has no text: set enhancer.kind to none"),
+        ("small", {**REIN, "fusion": {"kind": "rein", "tokens": 18}}, "fusion.tokens 18: one for each of 19 classes"),
     ],
 )
 def test_changes_that_cannot_be_name_their_key(preset, changes, words):

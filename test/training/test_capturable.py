@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mfuser_ros.network import deformable
-from mfuser_ros.network.config import SMALL
+from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.mvfuser import MVFuser
 from mfuser_ros.training.config import load_recipe
 from mfuser_ros.training.geometry import Geometry
 from mfuser_ros.training.objective import objective
 from mfuser_ros.training.photometry import Photometry
+from mfuser_ros.training.regularisers import Anchor
 from mfuser_ros.training.sources import Source, draw_batch
 
 META = torch.device("meta")  # tensors without values; stands for "not the host"
@@ -53,12 +54,26 @@ def _source() -> Source:
     )
 
 
-def test_no_tensor_of_the_host_takes_part_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+TQDM = {"towers": "vlm", "fusion": {"kind": "none"}, "enhancer": {"kind": "cross-attention", "layers": 3}}
+REIN = {
+    "towers": "vfm",
+    "fusion": {"kind": "rein"},
+    "enhancer": {"kind": "none"},
+    "text": {"kind": "linked"},
+    "head": {"text_attention": False},
+}
+
+
+@pytest.mark.parametrize("changes", [{}, TQDM, REIN], ids=["mfuser", "tqdm", "rein"])
+def test_no_tensor_of_the_host_takes_part_in_a_step(
+    monkeypatch: pytest.MonkeyPatch, changes: Mapping[str, Any]
+) -> None:
     # a copy from the host cannot be recorded; the sampling of a GPU is used, its scan kernel cannot run here
     monkeypatch.setattr(deformable, "_sample_by_embedding_bag", deformable._sample_on_gpu)
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # unknown to meta
     losses = load_recipe(Path(__file__).parents[2] / "config" / "train" / "small.yaml").losses
-    model, photometry = MFuser(SMALL).to(META), Photometry().to(META)
+    model, photometry = MFuser(changed("small", changes)).to(META), Photometry().to(META)
+    anchor = Anchor(model) if changes is TQDM else None
     for module in model.modules():
         if isinstance(module, MVFuser):
             module.backend = "blocked"
@@ -66,7 +81,10 @@ def test_no_tensor_of_the_host_takes_part_in_a_step(monkeypatch: pytest.MonkeyPa
 
     def step() -> None:
         picture, targets = draw_batch(sources, Geometry(crop=(64, 96)))
-        terms = objective(model(photometry(picture)), targets, losses)
+        picture = photometry(picture)
+        output = model(picture)
+        drift = anchor(picture, output) if anchor else None
+        terms = objective(output, targets, losses, matched=changes is REIN, drift=drift)
         terms.total.backward()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -1,4 +1,4 @@
-"""The losses against goldens of the official code, numbers worked by hand, and torch's own cross entropy."""
+"""The losses against numbers worked by hand and torch's own cross entropy; the goldens are in test_train_parity."""
 
 from __future__ import annotations
 
@@ -7,53 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from mfuser_ros.training import losses
+from mfuser_ros.training.replay import published_targets
 from mfuser_ros.training.targets import Targets, class_targets, draw_points
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def _published_targets(label: Tensor, classes: int) -> Targets:
-    batch = len(label)
-    return Targets(
-        label=label.long(),
-        membership=torch.eye(classes, dtype=torch.bool).expand(batch, -1, -1),
-        weight=torch.ones(batch, classes),
-        presence=torch.ones(batch, dtype=torch.bool),
-    )
-
-
-@pytest.mark.parametrize("name", ["unit_tqdm_loss", "unit_tqdm_loss_empty_one", "unit_tqdm_loss_empty_all"])
-def test_published_losses_and_gradients_match_the_golden(name: str) -> None:
-    tensors = load_file(GOLDEN / f"{name}.safetensors")
-    count = sum(key.startswith("in.cls.") for key in tensors)
-    cls = [tensors[f"in.cls.{k}"].requires_grad_() for k in range(count)]
-    masks = [tensors[f"in.mask.{k}"].requires_grad_() for k in range(count)]
-    targets = _published_targets(tensors["in.gt_semantic_seg"][:, 0], cls[0].shape[1])
-    classes = class_targets(targets)
-    points = torch.zeros(count, *classes.positive.shape, 48, 2)
-    for k in range(count):
-        if f"mid.points.{k}" in tensors:  # recorded for the positive masks, picture by picture, classes ascending
-            points[k][classes.positive] = tensors[f"mid.points.{k}"]
-
-    class_term = 2 * losses.class_loss(torch.stack(cls), classes)
-    mask = losses.mask_loss(torch.stack(masks), classes, points)
-    bce, dice = 5 * mask.bce, 5 * mask.dice
-    (class_term.sum() + bce.sum() + dice.sum()).backward()
-
-    for k in range(count):
-        prefix = "out." if k == count - 1 else f"out.d{k}."
-        for key, ours in (("cls", class_term[k]), ("mask", bce[k]), ("dice", dice[k])):
-            torch.testing.assert_close(ours, tensors[f"{prefix}loss_{key}"].squeeze(), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(cls[k].grad, tensors[f"grad_in.cls.{k}"], atol=1e-5, rtol=1e-3)
-        torch.testing.assert_close(masks[k].grad, tensors[f"grad_in.mask.{k}"], atol=1e-5, rtol=1e-3)
-
-
 def test_points_of_absent_masks_have_no_effect() -> None:
     tensors = load_file(GOLDEN / "unit_tqdm_loss_empty_one.safetensors")
-    classes = class_targets(_published_targets(tensors["in.gt_semantic_seg"][:, 0], 6))
+    classes = class_targets(published_targets(tensors["in.gt_semantic_seg"][:, 0], 6))
     logits = torch.stack([tensors["in.mask.0"]])
     first, second = torch.rand(1, 2, 6, 48, 2), torch.rand(1, 2, 6, 48, 2)
     second[:, classes.positive] = first[:, classes.positive]
@@ -67,7 +31,7 @@ def test_points_of_absent_masks_have_no_effect() -> None:
 
 def test_unlabelled_pixels_are_left_out_of_mask_losses_when_asked() -> None:
     label = torch.tensor([[[0, 255], [0, 255]]])
-    classes = class_targets(_published_targets(label, 1))
+    classes = class_targets(published_targets(label, 1))
     points = torch.tensor([[0.25, 0.25], [0.75, 0.25]]).expand(1, 1, 1, 2, 2)  # a labelled and an unlabelled pixel
     logits = torch.tensor([[[[[20.0, 20.0], [20.0, 20.0]]]]])  # right on the left half, "wrong" on the right one
 
@@ -109,7 +73,7 @@ def test_marginal_adds_the_scores_of_a_label_and_weighs_pixels() -> None:
 
 def test_marginal_of_vanishing_scores_is_finite() -> None:
     scores = torch.zeros(1, 2, 1, 1, requires_grad=True)
-    targets = _published_targets(torch.zeros(1, 1, 1), 2)
+    targets = published_targets(torch.zeros(1, 1, 1), 2)
     losses.marginal_loss(scores, targets).backward()
     assert torch.isfinite(scores.grad).all()
 
@@ -120,7 +84,7 @@ def test_alignment_is_cross_entropy_averaged_over_all_pixels() -> None:
     label = torch.randint(0, 5, (2, 12, 16), generator=generator)
     label[0, :4] = 255
 
-    ours = losses.alignment_loss(logits, _published_targets(label, 5))
+    ours = losses.alignment_loss(logits, published_targets(label, 5))
 
     enlarged = torch.nn.functional.interpolate(logits, (12, 16), mode="bilinear")
     reference = torch.nn.functional.cross_entropy(enlarged, label, ignore_index=255, reduction="none").mean()

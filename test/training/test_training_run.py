@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.errors import CheckpointError, ConfigurationError, DatasetError
-from mfuser_ros.network.config import SMALL
+from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.training.config import TrainConfig, load_recipe
 from mfuser_ros.training.geometry import Geometry
@@ -28,6 +30,13 @@ from mfuser_ros.training.targets import Targets
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+REIN = {
+    "towers": "vfm",
+    "fusion": {"kind": "rein"},
+    "enhancer": {"kind": "none"},
+    "text": {"kind": "linked"},
+    "head": {"text_attention": False},
+}
 
 
 @pytest.fixture(scope="module")
@@ -229,10 +238,11 @@ def test_frequency_weights_by_hand() -> None:
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
-def test_network_and_objective_read_no_value_back() -> None:
+@pytest.mark.parametrize("changes", [{}, REIN], ids=["mfuser", "rein"])
+def test_network_and_objective_read_no_value_back(changes: Mapping[str, Any]) -> None:
     # a CUDA graph cannot hold a step that asks for a value; fake tensors have none to give
     losses = load_recipe(ROOT / "config" / "train" / "small.yaml").losses
-    model = MFuser(SMALL)
+    model = MFuser(changed("small", changes))
     with torch.no_grad():
         model(torch.zeros(1, 3, 64, 96))  # real position tables enter the cache, as the ordinary first steps do
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -242,31 +252,8 @@ def test_network_and_objective_read_no_value_back() -> None:
             torch.zeros(2, 64, 96, dtype=torch.long), torch.ones(2, 19, 19, dtype=torch.bool), torch.ones(2, 19),
             torch.ones(2, dtype=torch.bool),
         )  # fmt: skip
-        terms = objective(torch.func.functional_call(model, weights, torch.zeros(2, 3, 64, 96)), targets, losses)
+        output = torch.func.functional_call(model, weights, torch.zeros(2, 3, 64, 96))
+        terms = objective(output, targets, losses, matched=bool(changes))
         terms.total.backward()
     assert terms.total.shape == ()
     assert weights["vfm.net.conv_stem.weight"].grad is not None
-
-
-def test_recipe_that_changes_its_preset_trains_that_network(recipe, data, towers, tmp_path):
-    # the first rival: one tower, learned queries, no text
-    changes = {
-        "towers": "vfm",
-        "fusion": {"kind": "rein"},
-        "enhancer": {"kind": "none"},
-        "text": {"kind": "learned"},
-        "head": {"text_attention": False},
-    }
-    rein = recipe.model_copy(update={"changes": changes})
-    before = initial_model(rein, towers).state_dict()
-
-    train(rein, data=data, towers=towers, out=tmp_path / "out", device=CPU, limits=Limits(steps=2))
-
-    network, file = load_model(tmp_path / "out" / "small.safetensors")
-    assert file.architecture.fusion.kind == "rein"
-    assert rein.towers.vlm not in file.provenance
-    after = network.state_dict()
-    assert set(after) == set(before)
-    assert not any(name.startswith("vlm.") for name in after)
-    for name in ("fusion.shared.of_tokens.weight", "fusion.3.mixer.mixer.tokens.A", "text.embeddings"):
-        assert not torch.equal(after[name].float(), before[name].half().float())  # files hold halves

@@ -1,0 +1,61 @@
+"""tqdm's regularisers: numbers by hand, and the frozen copy of the tower."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.network.config import CLIP_L, ClipText, changed
+from mfuser_ros.network.model import MFuser
+from mfuser_ros.training.regularisers import Anchor, global_embedding, language_loss, last_tokens
+
+
+def test_language_loss_by_hand() -> None:
+    words = torch.tensor([[1.0, 0], [0, 2]])
+    queries = torch.tensor([[[3.0, 0], [1, 1]]])  # cosines (1, 0) and (1, 1) / sqrt 2
+
+    loss = language_loss(queries, words)
+
+    first = torch.tensor(1 + torch.tensor(-1.0).exp().item()).log()  # -log(e / (e + 1))
+    torch.testing.assert_close(loss, (first + torch.tensor(2.0).log()) / 2)
+
+
+def test_vision_loss_is_nothing_at_first_and_grows_as_the_tower_moves_alone() -> None:
+    torch.manual_seed(0)
+    model = MFuser(changed("small", {"towers": "vlm", "fusion": {"kind": "none"}}))
+    pictures = torch.rand(2, 3, 64, 96) * 255
+    anchor = Anchor(model)
+    assert anchor(pictures, model(pictures)).vision.item() == 0
+
+    was = last_tokens(model.vlm, pictures).mean(1).detach()
+    with torch.no_grad():
+        model.vlm.net.blocks[6][0].conv_pwl.weight.mul_(1.5)
+    drift = anchor(pictures, model(pictures))
+
+    now = last_tokens(model.vlm, pictures).mean(1)
+    torch.testing.assert_close(drift.vision, (now - was).square().mean())
+    drift.vision.backward()
+    assert model.vlm.net.blocks[6][0].conv_pwl.weight.grad.any()
+
+
+def test_picture_is_compared_in_text_space_where_the_tower_has_a_map_to_it() -> None:
+    torch.manual_seed(0)
+    vit = {"img_size": 56, "patch_size": 14, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 20}
+    architecture = CLIP_L.model_copy(
+        update={
+            "towers": "vlm",
+            "vlm": CLIP_L.vlm.model_copy(update={"options": vit}),
+            "fusion": CLIP_L.fusion.model_copy(update={"kind": "none", "vfm_bridge": False}),
+            "neck": CLIP_L.neck.model_copy(update={"taps": (0, 0, 1, 1)}),
+            "text": ClipText(vocabulary=10, width=8, heads=2, layers=1),
+            "text_width": 20,
+        }
+    )
+    model = MFuser(architecture).eval()
+    pictures = torch.rand(2, 3, 56, 56) * 255
+    with torch.no_grad():
+        encoded = model.encode(pictures)
+        torch.testing.assert_close(global_embedding(model.vlm, encoded.tokens[-1]), encoded.picture[:, 0])
+    with pytest.raises(ConfigurationError, match="stored words"):
+        Anchor(model)
