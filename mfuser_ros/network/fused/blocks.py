@@ -12,11 +12,13 @@ from typing import Any
 import timm
 import torch
 from timm.layers import Mlp, SwiGLU
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfuser_ros.network.fused.maps import add_bias_
 from mfuser_ros.network.fused.tokens import residual_norm, rotate_, swiglu_norm
 
 _ALIGNMENT = 64  # channels
@@ -75,6 +77,42 @@ class _FusedSwiGLU(nn.Module):
         return y
 
 
+class FusedResidual(nn.Module):
+    """MobileNetV2's inverted residual with folded norms: biases, ReLU6 and shortcut in one pass over each map."""
+
+    def __init__(self, block: Any) -> None:  # timm is untyped
+        """Take over a block of a `MobileNetV2Tower`."""
+        super().__init__()
+        names = ("conv_pw", "conv_dw", "conv_pwl") if isinstance(block, InvertedResidual) else ("conv_dw", "conv_pw")
+        convolutions = [getattr(block, name) for name in names]
+        self.has_skip: bool = block.has_skip
+        for index, convolution in enumerate(convolutions):
+            self.register_buffer(f"bias{index}", convolution.bias.detach())
+            convolution.bias = None
+        self.convolutions = nn.ModuleList(convolutions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) map -> the block's map."""
+        shortcut = x if self.has_skip else None
+        last = len(self.convolutions) - 1
+        for index, convolution in enumerate(self.convolutions):
+            bias: Tensor = getattr(self, f"bias{index}")
+            x = add_bias_(convolution(x), bias, six=index < last, shortcut=shortcut if index == last else None)
+        return x
+
+
+def can_fuse_residual(block: nn.Module) -> bool:
+    """Whether a block is a plain inverted residual with folded norms and ReLU6 between its convolutions."""
+    if not isinstance(block, InvertedResidual | DepthwiseSeparableConv):
+        return False
+    parts: Any = block  # timm is untyped
+    inner = [parts.bn1, parts.bn2] if isinstance(block, InvertedResidual) else [parts.bn1]
+    last = parts.bn3 if isinstance(block, InvertedResidual) else parts.bn2
+    plain = isinstance(parts.se, nn.Identity) and isinstance(last, nn.Identity)
+    convolutions = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+    return plain and all(isinstance(act, nn.ReLU6) for act in inner) and all(c.bias is not None for c in convolutions)
+
+
 def can_fuse(block: nn.Module) -> bool:
     """Whether a block has the parts that `FusedBlock` reads, and no others that compute."""
     if not isinstance(block, Block | EvaBlock):
@@ -89,10 +127,17 @@ def can_fuse(block: nn.Module) -> bool:
 
 @torch.no_grad()
 def fuse_blocks(network: Any) -> int:  # timm is untyped
-    """Replace the blocks of a timm transformer, in place; the number of blocks that were replaced."""
+    """Replace the blocks of a timm transformer or MobileNetV2, in place; the number of blocks that were replaced."""
+    replaced = 0
+    if isinstance(network, timm.models.EfficientNet):
+        for group in network.blocks:
+            for index, block in enumerate(group):
+                if can_fuse_residual(block):
+                    group[index] = FusedResidual(block)
+                    replaced += 1
+        return replaced
     if not isinstance(network, timm.models.VisionTransformer | timm.models.Eva):
         return 0
-    replaced = 0
     for index, block in enumerate(network.blocks):
         if can_fuse(block):
             network.blocks[index] = FusedBlock(block)

@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 CHANNELS = 16  # of one program
-CHUNK = 48  # tokens of one program
+CHUNK = 64  # tokens of one program
 
 
 @triton.jit
