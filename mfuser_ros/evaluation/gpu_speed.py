@@ -21,7 +21,7 @@ from mfuser_ros.checkpoints.store import load_model
 from mfuser_ros.inference.segmenter import Precision, Segmenter
 from mfuser_ros.network import fused
 from mfuser_ros.network.config import PRESETS, WholeInput
-from mfuser_ros.network.model import MFuser, assemble
+from mfuser_ros.network.model import Encoded, MFuser, assemble
 from mfuser_ros.network.optimize import optimize
 from mfuser_ros.network.scan import selective_scan
 
@@ -101,7 +101,7 @@ def window_rows(name: str, device: torch.device, precision: Precision, batches: 
             row["largest_difference"] = round((found - reference).abs().max().item(), 5)
         rows.append(row)
     shared = {**common, "weights": weights, "batch": 1, "precision": precision, "backend": "graph"}
-    encode = events(recorded(partial(_embedded, fast.model, picture)).replay, repeats)
+    encode = events(recorded(partial(_encoded, fast.model, picture)).replay, repeats)
     rows.append({"what": "stage", "stage": "encode and fuse", **shared, "ms": encode})
     towers = events(recorded(partial(_towers_alone, fast.model, picture)).replay, repeats)
     rows.append({"what": "stage", "stage": "towers without fusion", **shared, "ms": towers})
@@ -117,15 +117,15 @@ def network_weights(name: str) -> str:
     return "random" if name in PRESETS and name != "small" else "trained"
 
 
-def _embedded(model: MFuser, picture: Tensor) -> Tensor:
-    return model.encode(picture).picture
+def _encoded(model: MFuser, picture: Tensor) -> Encoded:
+    return model.encode(picture)
 
 
-def _towers_alone(model: MFuser, picture: Tensor) -> Tensor:
-    fusion = model.fusion
+def _towers_alone(model: MFuser, picture: Tensor) -> Encoded:
+    fusion: torch.nn.ModuleDict = model.fusion
     model.fusion = torch.nn.ModuleDict()
     try:
-        return _embedded(model, picture)
+        return _encoded(model, picture)
     finally:
         model.fusion = fusion
 
