@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from mfuser_ros.network import fused
 from mfuser_ros.network.config import PRESETS, WholeInput
 from mfuser_ros.network.model import Encoded, MFuser, assemble
 from mfuser_ros.network.optimize import optimize
-from mfuser_ros.network.scan import selective_scan
+from mfuser_ros.network.scan import mamba, selective_scan
 
 Row = dict[str, Any]  # one measurement, as it goes to JSON
 
@@ -151,7 +150,7 @@ def _scan_rows_of(batch: int, device: torch.device, repeats: int) -> list[Row]:
     }  # fmt: skip
     run = recorded(lambda: selective_scan(x, delta, A, B, C, D, backend="triton"))
     rows = [{**common, "backend": "triton", "ms": events(run.replay, repeats)}]
-    kernel = mamba_kernel()
+    kernel = mamba.extension()
     if kernel is not None:
         wide = [tensor.transpose(1, 2).contiguous() for tensor in (x, delta)]
         thin = [tensor.transpose(1, 2).unsqueeze(1).contiguous() for tensor in (B, C)]
@@ -168,14 +167,6 @@ def _scan_rows_of(batch: int, device: torch.device, repeats: int) -> list[Row]:
             **common, "backend": "mamba_ssm", "ms": times, "relative_difference": float(f"{difference:.2e}")
         })  # fmt: skip
     return rows
-
-
-def mamba_kernel() -> Any:  # the extension is untyped
-    """mamba-ssm's compiled scan (`selective_scan_cuda`), or None where it is not built."""
-    try:
-        return import_module("selective_scan_cuda")
-    except ImportError:
-        return None
 
 
 def matmul_row(device: torch.device) -> Row:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mfuser_ros.network import fused
 from mfuser_ros.network.alternatives import RankedTokens
 from mfuser_ros.network.config import Architecture
 from mfuser_ros.network.fusion import build_fusion
@@ -109,9 +110,9 @@ class MFuser(nn.Module):
 
     def _side_by_side(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
         """What the towers do between two fusers: on a GPU at the same time, if there is a stream for the second."""
-        if self.second_stream is None or len(works) == 1:
+        if self.second_stream is None or len(works) == 1 or fused.is_plain():
             return [work() for work in works]
-        main = torch.cuda.current_stream()
+        main = torch.cuda.current_stream(self.second_stream.device)
         self.second_stream.wait_stream(main)
         with torch.cuda.stream(self.second_stream):
             second = works[1]()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfuser_ros.network import fused
-from mfuser_ros.network.scan import Backend, selective_scan
+from mfuser_ros.network.scan import Backend, chosen, selective_scan
 
 NORM_EPS = 1e-5
 
@@ -64,7 +64,8 @@ class MVFuser(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, L, width) tokens of both towers, VFM first -> (batch, L, width) offsets."""
-        if self.scan == "forward" and self.backend in ("auto", "triton") and fused.fits(tokens):
+        backend = chosen(tokens, self.state) if self.backend == "auto" else self.backend
+        if backend == "triton" and self.scan == "forward" and fused.fits(tokens, self.state):
             return self._fused(tokens)
         x, z = self.in_proj(tokens).chunk(2, -1)  # (batch, L, inner) each
         x = F.silu(_convolve_tokens(x, self.conv_x.weight))
@@ -74,10 +75,10 @@ class MVFuser(nn.Module):
             dtype = torch.promote_types(self.A_log.dtype, torch.float32)
             delta = F.softplus(F.linear(low.to(dtype), self.dt_proj.weight.to(dtype)) + 2 * self.dt_proj.bias.to(dtype))
             A = -torch.exp(self.A_log.to(dtype))
-            y = selective_scan(x, delta, A, B, C, self.D, backend=self.backend)
+            y = selective_scan(x, delta, A, B, C, self.D, backend=backend)
             if self.scan == "both":
                 x, delta, B, C = (part.flip(1) for part in (x, delta, B, C))
-                y = (y + selective_scan(x, delta, A, B, C, self.D, backend=self.backend).flip(1)) / 2
+                y = (y + selective_scan(x, delta, A, B, C, self.D, backend=backend).flip(1)) / 2
             u = F.rms_norm(y, y.shape[-1:], self.norm.weight.to(dtype), NORM_EPS) * F.silu(z.to(dtype))
         offset: Tensor = self.scale * self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
         return offset
