@@ -1,7 +1,7 @@
-"""Fills the tables of README.md from the code and from measured files: `make docs`.
+"""Fills the tables of README.md and docs/checkpoints.md from the code and from measured files: `make docs`.
 
 A table stands between <!-- NAME --> and <!-- /NAME -->. Figures come from docs/benchmarks/*.json, which
-`mfuser bench --json` and `mfuser evaluate --out` (summary.json) write, and from nowhere else.
+`mfuser bench --json`, `mfuser evaluate --out` (summary.json) and docs/measure_*.py write, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import Any
 
 from mfuser_ros.commands.app import app
 from mfuser_ros.node import launching, parameters
+from mfuser_ros.training.rows import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+CHECKPOINTS = ROOT / "docs" / "checkpoints.md"
+GENERALISATION = ROOT / "docs" / "generalisation.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 
 Json = dict[str, Any]
@@ -79,6 +82,63 @@ def accuracy(files: list[tuple[str, Json]]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "Not measured yet: `mfuser evaluate` measures."
 
 
+def conversions(files: list[tuple[str, Json]]) -> str:
+    """Rows of docs/measure_conversion.py."""
+    lines = ["| variant | file | keys | MB in | MB out | peak MB | s | measured |", "|---|---|---|---|---|---|---|---|"]
+    for name, content in files:
+        row = content["conversion"]
+        file = f"`.{row['container']}`{', `--drop-text`' if row['drop_text'] else ''}"
+        lines.append(
+            f"| `{row['preset']}` | {file} | {row['keys']} | {row['source_mb']} | {row['written_mb']} "
+            f"| {row['peak_rss_mb']} | {row['seconds']:.0f} | [{row['date']}](benchmarks/{name}) |"
+        )
+    return "\n".join(lines)
+
+
+def rewrites(files: list[tuple[str, Json]]) -> str:
+    """Rows of docs/measure_rewrites.py."""
+    lines = [
+        "| model | on | input | everything | last prediction | optimized | measured |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, content in files:
+        row = content["rewrites"]
+        cells = [f"{of['p50']:.0f} ({of['min']:.0f})" for of in row["ms"].values()]
+        lines.append(
+            f"| `{row['preset']}`, {row['precision']} | {row['device']} | {row['input']} | {' | '.join(cells)} "
+            f"| [{row['date']}](benchmarks/{name}) |"
+        )
+    return "\n".join(lines)
+
+
+def generalisation() -> str:
+    """Trainings of docs/generalisation.py: mIoU on the source and on the unseen sets, mean over the seeds."""
+    experiment = load_experiment(ROOT / "config" / "train" / "generalisation.yaml")
+    trainings = json.loads((BENCHMARKS / "generalisation.json").read_text(encoding="utf-8"))["trainings"]
+    sets = sorted({name for training in trainings for name in training["scores"]})
+    lines = [
+        f"| row | towers | {' | '.join(sets)} | seeds | steps |",
+        f"|---|---|{'---|' * len(sets)}---|---|",
+    ]
+    for variant, how in experiment.variants.items():
+        for row, what in experiment.rows.items():
+            runs = [run for run in trainings if (run["row"], run["variant"]) == (row, variant)]
+            cells = [
+                _spread([100 * run["scores"][name]["miou"] for run in runs if name in run["scores"]]) for name in sets
+            ]
+            steps = ", ".join(str(run["steps"]) for run in runs)
+            lines.append(f"| {what.title} | {how.title} | {' | '.join(cells)} | {len(runs) or 'not run'} | {steps} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    """Mean, and lowest to highest where there are several."""
+    if not values:
+        return ""
+    mean = f"{sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
 def filled(text: str, tables: dict[str, str]) -> str:
     """`text` with each table between its marks.
 
@@ -91,7 +151,7 @@ def filled(text: str, tables: dict[str, str]) -> str:
             pattern, lambda found, table=table: "\n".join(filter(None, [found[1], table, found[2]])), text, flags=re.S
         )
         if count != 1:
-            raise ValueError(f"{README.name}: <!-- {name} --> ... <!-- /{name} --> stands there {count} times")
+            raise ValueError(f"<!-- {name} --> ... <!-- /{name} --> stands there {count} times")
     return text
 
 
@@ -108,9 +168,25 @@ def tables() -> dict[str, str]:
     }
 
 
+def checkpoint_tables() -> dict[str, str]:
+    """Every table of docs/checkpoints.md by its mark."""
+    files = [(file.name, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(BENCHMARKS.glob("*.json"))]
+    return {
+        "conversions": conversions([(name, content) for name, content in files if "conversion" in content]),
+        "rewrites": rewrites([(name, content) for name, content in files if "rewrites" in content]),
+    }
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+PAGES = {
+    README: tables,
+    CHECKPOINTS: checkpoint_tables,
+    GENERALISATION: lambda: {"generalisation": generalisation()},
+}
+
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8"), tables()), encoding="utf-8")
+    for page, of_page in PAGES.items():
+        page.write_text(filled(page.read_text(encoding="utf-8"), of_page()), encoding="utf-8")

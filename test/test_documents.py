@@ -25,10 +25,10 @@ def tables() -> ModuleType:
     return module
 
 
-def test_tables_of_the_readme_are_up_to_date(tables):
-    text = README.read_text(encoding="utf-8")
-
-    assert tables.filled(text, tables.tables()) == text, "run `make docs`"
+def test_tables_of_every_page_are_up_to_date(tables):
+    for page, of_page in tables.PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        assert tables.filled(text, of_page()) == text, f"{page.name}: run `make docs`"
 
 
 def test_measured_rows_become_a_table(tables):

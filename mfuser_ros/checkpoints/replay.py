@@ -225,7 +225,9 @@ def slide_eva(golden: Golden, slide: Slide, starts: Starts) -> Computed:
     sizes = golden.sizes
     network = rebuild.mfuser(golden)
     picture = picture_of(golden["in.img"])
-    (crop, _), (stride, _) = sizes["crop"], sizes["stride"]
+    (crop, crop_width), (stride, stride_width) = sizes["crop"], sizes["stride"]
+    if crop != crop_width or stride != stride_width:
+        raise CheckpointError(f"golden {golden.name}: its windows or strides are not square, ours always are")
     scores = slide(lambda windows: assemble(network.predict(windows)), picture, crop, stride)
     original = F.interpolate(scores, tuple(sizes["ori"]), mode="bilinear", align_corners=False)
     probability = original.softmax(1)

@@ -66,3 +66,7 @@ def main() -> None:
     except MFuserError as error:
         print(f"mfuser: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

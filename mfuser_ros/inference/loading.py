@@ -37,7 +37,7 @@ def load(
         vocabulary: what the ids of a mask shall mean; None or empty: the shipped one. Names, colours and roles are
             free. The queries of a class are names of the model's classes, which are merged: their probabilities add
             up. What no class uses counts as unknown, the others become no surer by it. A model with a text tower
-            takes other words for its classes, too (`mfuser_ros.inference.queries`).
+            takes any other words, too (`mfuser_ros.inference.queries`).
 
     Raises:
         CheckpointError: weights are missing, corrupt, or of another architecture.

@@ -64,14 +64,20 @@ def build_fusion(config: FusionConfig, widths: Mapping[str, Sequence[int]]) -> n
         widths: of each tower after each stage.
 
     Raises:
-        ConfigurationError: the towers' widths and the configuration do not fit.
+        ConfigurationError: the towers' widths or stages and the configuration do not fit.
     """
+    lengths = {tower: len(each) for tower, each in widths.items()}
+    if len(set(lengths.values())) > 1:
+        shown = " and ".join(f"{tower} {length}" for tower, length in lengths.items())
+        raise ConfigurationError(f"the towers have different numbers of stages ({shown}): set the stages of one")
+    if config.kind != "none" and max(config.stages, default=0) >= min(lengths.values()):
+        raise ConfigurationError(f"fusion.stages: there are stages 0 to {min(lengths.values()) - 1} only")
     sites = nn.ModuleDict()
     if config.kind == "none":
         return sites
     maps = None
     if config.kind == "rein":
-        maps = ReinMaps(config.width or next(iter(widths.values()))[config.stages[0]])
+        maps = ReinMaps(config.width or next(iter(widths.values()))[config.stages[0]], config.initial_scale)
         sites["shared"] = maps
     for stage in config.stages:
         sites[str(stage)] = FusionSite(config, {tower: each[stage] for tower, each in widths.items()}, maps)

@@ -19,7 +19,7 @@ from mfuser_ros.network.mtenhancer import build_enhancer
 from mfuser_ros.network.neck import build_neck
 from mfuser_ros.network.pixel_decoder import PixelDecoder, PixelFeatures
 from mfuser_ros.network.text import build_text
-from mfuser_ros.network.towers import Tower, build_tower
+from mfuser_ros.network.towers import Tower, build_tower, check_grids
 
 __all__ = ["MFuser", "Output", "Prediction", "assemble"]
 
@@ -68,6 +68,7 @@ class MFuser(nn.Module):
         self.second_stream: torch.cuda.Stream | None = None  # for inference on a GPU
         for name in architecture.tower_names:
             self.add_module(name, build_tower(getattr(architecture, name)))
+        check_grids(self.towers)
         towers = dict(zip(architecture.tower_names, self.towers, strict=True))
         widths = {name: tower.widths for name, tower in towers.items()}
         self.fusion = build_fusion(architecture.fusion, widths)

@@ -51,7 +51,7 @@ class MVFuser(nn.Module):
         self.norm = nn.RMSNorm(inner, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(inner, width, bias=False)
-        self.scale = nn.Parameter(torch.tensor(initial_scale))
+        self.scale: nn.Parameter | None = nn.Parameter(torch.tensor(initial_scale))  # None: folded
         self._initialise_dt()
 
     def _initialise_dt(self) -> None:
@@ -80,8 +80,20 @@ class MVFuser(nn.Module):
                 x, delta, B, C = (part.flip(1) for part in (x, delta, B, C))
                 y = (y + selective_scan(x, delta, A, B, C, self.D, backend=backend).flip(1)) / 2
             u = F.rms_norm(y, y.shape[-1:], self.norm.weight.to(dtype), NORM_EPS) * F.silu(z.to(dtype))
-        offset: Tensor = self.scale * self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
-        return offset
+        offset: Tensor = self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
+        return offset if self.scale is None else self.scale * offset
+
+    @torch.no_grad()
+    def fold_scale(self) -> None:
+        """Multiply the scale into the norm's weight, once and for all; for inference.
+
+        Between that weight and the scale there are products and the linear output map without a bias, so the result is
+        the same. The norm runs in float32, where the product with a scale of 0.001 stays a normal number; in the output
+        map, which fp16 arithmetic casts, most weights would become subnormal.
+        """
+        if self.scale is not None:
+            self.norm.weight.mul_(self.scale)
+            self.scale = None
 
     def _fused(self, tokens: Tensor) -> Tensor:
         """The same for inference on a GPU, in kernels that do several steps at once."""

@@ -16,9 +16,11 @@ import torch
 
 from mfuser_ros.errors import DeviceError
 from mfuser_ros.training.config import SourceConfig, TrainConfig
-from mfuser_ros.training.loop import Limits, initial_model, save_average
+from mfuser_ros.training.loop import Limits, save_average
+from mfuser_ros.training.optimizer import rate_share
 from mfuser_ros.training.sources import Source, load_source
-from mfuser_ros.training.step import Step, rate_share
+from mfuser_ros.training.start import initial_model
+from mfuser_ros.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ def train_together(
 
     def set_rates(progress: float) -> None:
         for step, row in zip(steps, rows, strict=True):
-            optimizer = row.recipe.optimizer
-            step.set_rate(rate_share(done, progress, optimizer.warm_up_steps, optimizer.power))
+            step.set_rate(rate_share(done, progress, row.recipe.optimizer))
 
     set_rates(0)
     if device.type == "cuda":
@@ -92,7 +93,7 @@ def train_together(
             _log(out / row.name, {"step": done, "elapsed_s": round(now - start, 1), **means})
         totals = "  ".join(f"{row.name} {means['total']:.2f}" for row, means in zip(rows, losses, strict=True))
         report(f"step {done}  {100 * progress:.0f} %  {rate:.2f} steps/s  {totals}")
-        if now - saved > 60 * first.save_minutes:
+        if first.save_minutes is not None and now - saved > 60 * first.save_minutes:
             _save(rows, steps, out, done, now - start)
             saved = now
     _save(rows, steps, out, done, time.monotonic() - start)

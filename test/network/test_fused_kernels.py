@@ -40,14 +40,16 @@ def test_convolution_pads_each_picture_with_zeros_and_z_gets_two_silus(draw, bat
     torch.testing.assert_close(z, F.silu(plain_z), rtol=1e-5, atol=1e-5)
 
 
-def test_gated_norm_is_rms_norm_times_gate_times_scale(draw, kernel_device):
+@pytest.mark.parametrize("scale", [0.3, None])
+def test_gated_norm_is_rms_norm_times_gate_times_scale(draw, kernel_device, scale):
     from mfuser_ros.network.fused.tokens import gated_norm
 
-    y, z, weight, scale = draw(2, 7, 6), draw(2, 7, 6), draw(6), torch.tensor(0.3, device=kernel_device)
+    y, z, weight = draw(2, 7, 6), draw(2, 7, 6), draw(6)
 
-    torch.testing.assert_close(
-        gated_norm(y, z, weight, scale, eps=1e-5), F.rms_norm(y, (6,), weight, 1e-5) * z * 0.3, rtol=1e-5, atol=1e-6
-    )
+    found = gated_norm(y, z, weight, None if scale is None else torch.tensor(scale, device=kernel_device), eps=1e-5)
+
+    expected = F.rms_norm(y, (6,), weight, 1e-5) * z * (scale or 1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scaled", [True, False])

@@ -37,7 +37,7 @@ def test_each_row_ends_with_the_weights_that_it_gets_alone(rows, data, towers, t
     for row in rows:
         run([row], tmp_path / "alone")
 
-    assert line.startswith("step 2  100 %")
+    assert line.startswith("step 2")
     assert all(row.name in line for row in rows)
     weights = {}
     for row in rows:

@@ -60,30 +60,44 @@ def convolve_silu(xz: Tensor, weight_x: Tensor, weight_z: Tensor) -> tuple[Tenso
 
 
 @triton.jit
-def _gated_norm(y, z, weight, scale, out, H: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):
+def _gated_norm(
+    y, z, weight, scale, out, H: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr, SCALED: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     h = tl.arange(0, BLOCK)
     inside = h < H
     value = tl.load(y + row * H + h, mask=inside, other=0.0)
-    gain = tl.load(weight + h, mask=inside, other=0.0).to(tl.float32) * tl.load(scale).to(tl.float32)
+    gain = tl.load(weight + h, mask=inside, other=0.0).to(tl.float32)
+    if SCALED:
+        gain *= tl.load(scale).to(tl.float32)
     gate = tl.load(z + row * H + h, mask=inside, other=0.0).to(tl.float32)
     root = tl.sqrt(tl.sum(value * value, 0) / H + EPS)
     tl.store(out + row * H + h, value / root * gain * gate, mask=inside)
 
 
-def gated_norm(y: Tensor, z: Tensor, weight: Tensor, scale: Tensor, *, eps: float) -> Tensor:
+def gated_norm(y: Tensor, z: Tensor, weight: Tensor, scale: Tensor | None, *, eps: float) -> Tensor:
     """RMS norm of y times z, times the fuser's small factor, which its last linear map would bring otherwise.
 
     Args:
         y: (batch, L, H) float32.
         z: (batch, L, H), past its SiLUs; the result has its type.
         weight: (H,) of the norm.
-        scale: () the factor.
+        scale: () the factor; None: it is in the weight already.
         eps: of the norm.
     """
     out = torch.empty_like(z)
     H = y.shape[-1]
-    _gated_norm[(y.numel() // H,)](y, z, weight, scale, out, H, triton.next_power_of_2(H), eps)
+    _gated_norm[(y.numel() // H,)](
+        y,
+        z,
+        weight,
+        weight if scale is None else scale,
+        out,
+        H,
+        triton.next_power_of_2(H),
+        eps,
+        SCALED=scale is not None,
+    )
     return out
 
 
