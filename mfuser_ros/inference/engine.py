@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfuser_ros.network import fused
+from mfuser_ros.network.fused.blocks import fuse_blocks
+from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.resizing import shrinking
 from mfuser_ros.vocabulary import UNKNOWN
 
@@ -35,6 +37,14 @@ class Answer:
     confidence: np.ndarray
     mask: np.ndarray
     finite: bool  # whether the scores were numbers
+
+
+def speed_up(model: MFuser, device: torch.device) -> None:
+    """Bring a network into the form that runs fastest on a GPU, in place: fused blocks, towers side by side."""
+    for tower in model.towers:
+        fuse_blocks(tower.net)
+    if device.type == "cuda":
+        model.second_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own lack
 
 
 class Engine:

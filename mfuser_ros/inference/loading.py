@@ -46,7 +46,7 @@ def load(
         VocabularyError: the vocabulary is malformed, or speaks of classes that the model cannot know.
     """
     chosen = choose_device(device)
-    arithmetic = _choose_precision(precision, chosen)
+    arithmetic = choose_precision(precision, chosen)
     network, description = load_model(model)
     if not vocabulary:
         vocabulary = vocabularies.load()
@@ -92,7 +92,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def _choose_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+def choose_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """The precision that a name stands for on a device.
+
+    Raises:
+        ConfigurationError: there is no such precision, or the device does not run it.
+    """
     if precision == "auto":
         return "float32" if device.type == "cpu" else "float16"
     if precision not in ("float32", "float16", "bfloat16"):

@@ -31,7 +31,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 Size = tuple[int, int]  # height, width
 
 _WINDOWS = 18  # of sliding windows on a GPU at once: a frame of 1024x2048 in one batch
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Segmenter:
                 if isinstance(module, nn.Conv2d):
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         elif precision != "float32":
-            lower(self.model, _DTYPES[precision])
+            lower(self.model, DTYPES[precision])
         self._windows = 1 if device.type == "cpu" else _WINDOWS
         self.engine = self._make_engine(device)
         self.vocabulary = vocabulary
@@ -134,12 +134,9 @@ class Segmenter:
         """The engine of a GPU that can compile kernels; None elsewhere."""
         if device.type != "cuda" or not fused.triton_is_there():
             return None
-        from mfuser_ros.inference.engine import Engine  # noqa: PLC0415  # a CPU needs neither of them
-        from mfuser_ros.network.fused.blocks import fuse_blocks  # noqa: PLC0415
+        from mfuser_ros.inference.engine import Engine, speed_up  # noqa: PLC0415  # a CPU does without
 
-        for tower in self.model.towers:
-            fuse_blocks(tower.net)
-        self.model.second_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own lack
+        speed_up(self.model, device)
         return Engine(self._probabilities_of, device, shrink=self._take_fewer_windows)
 
     def _take_fewer_windows(self) -> bool:

@@ -136,8 +136,11 @@ class MFuser(nn.Module):
 
     def predict(self, pictures: Tensor) -> Prediction:
         """(batch, 3, H, W) RGB 0..255 -> the last prediction alone; what inference needs."""
-        encoded = self.encode(pictures)
-        queries = self.enhancer(self.text().expand(len(pictures), -1, -1), encoded.picture)
+        return self.decode(self.encode(pictures))
+
+    def decode(self, encoded: Encoded) -> Prediction:
+        """The last prediction from what `encode` gave."""
+        queries = self.enhancer(self.text().expand(len(encoded.pyramid[0]), -1, -1), encoded.picture)
         features = self.pixel_decoder(encoded.pyramid, queries)
         last: Prediction = self.mask_decoder(features, queries, every=False)[-1]
         return last

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training_run import _shipped_files, data, recipe, towers  # noqa: F401  # fixtures
 
 from mfuser_ros.training.config import TrainConfig
 from mfuser_ros.training.loop import Limits
@@ -18,14 +17,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def rows(recipe: TrainConfig) -> list[Row]:  # noqa: F811
+def rows(recipe: TrainConfig) -> list[Row]:
     """The same recipe with two seeds, the second of them at another rate."""
     content = recipe.model_dump()
     content["seed"], content["optimizer"]["rate"] = recipe.seed + 1, 2 * recipe.optimizer.rate
     return [Row("first", recipe), Row("second", TrainConfig.model_validate(content))]
 
 
-def test_each_row_ends_with_the_weights_that_it_gets_alone(rows, data, towers, tmp_path):  # noqa: F811
+def test_each_row_ends_with_the_weights_that_it_gets_alone(rows, data, towers, tmp_path):
     def run(chosen: list[Row], out: Path) -> list[str]:
         said: list[str] = []
         train_together(
