@@ -1,4 +1,4 @@
-"""Fills the tables of README.md and docs/checkpoints.md from the code and from measured files: `make docs`.
+"""Fills the tables of README.md and of pages in docs/, and writes the SROS 2 policy: `make docs`.
 
 A table stands between <!-- NAME --> and <!-- /NAME -->. Figures come from docs/benchmarks/*.json, which
 `mfuser bench --json`, `mfuser evaluate --out` (summary.json) and docs/measure_*.py write, and from nowhere else.
@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from mfuser_ros.commands.app import app
-from mfuser_ros.node import launching, parameters
+from mfuser_ros.node import interface, launching, parameters, policy
 from mfuser_ros.training.rows import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 CHECKPOINTS = ROOT / "docs" / "checkpoints.md"
 GENERALISATION = ROOT / "docs" / "generalisation.md"
+DRIVABLE = ROOT / "docs" / "drivable.md"
+POLICY = ROOT / "config" / "security" / "policy.xml"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
 
 Json = dict[str, Any]
@@ -92,6 +94,45 @@ def accuracy(files: list[tuple[str, Json]]) -> str:
         for name, content in files
     ]
     return "\n".join(lines) if len(lines) > 2 else "Not measured yet: `mfuser evaluate` measures."
+
+
+def witness(rows: list[Json]) -> str:
+    """Verdicts on the drivable area in rendered scenes."""
+    lines = [
+        "| error | scenes | IoU, mean | lowest | wrong free cells, mean | most | feet marked, mean | lowest |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['scenes']} | {row['iou_mean']:.3f} | {row['iou_lowest']:.3f} "
+        f"| {row['wrong_free_mean']:.1f} | {row['wrong_free_most']} "
+        f"| {row['feet_mean']:.3f} | {row['feet_lowest']:.3f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def update_cost(rows: list[Json]) -> str:
+    """CPU time of an update."""
+    lines = ["| one 1280x720 mask, known pose, one core | median (ms) | 95 % |", "|---|---|---|"]
+    for row in rows:
+        decay = f"decay {row['decay_s']:g} s" if row["decay_s"] else "no decay"
+        lines.append(f"| {decay} | {row['cpu_ms']['p50']:.1f} | {row['cpu_ms']['p95']:.1f} |")
+    return "\n".join(lines)
+
+
+def poses(rows: list[Json]) -> str:
+    """Errors of pitch and height from rendered roads."""
+    lines = [
+        "| road | poses told | pitch error (degrees), median | 95 % | largest | height error (%), median | 95 % "
+        "| largest |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        pitch, height = row["pitch_error_deg"], row["height_error_percent"]
+        numbers = [f"{pitch[key]:.2f}" for key in ("median", "p95", "largest")]
+        numbers += [f"{height[key]:.1f}" for key in ("median", "p95", "largest")]
+        lines.append(f"| {row['name']} | {row['told']} of {row['poses']} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
 
 
 def conversions(files: list[tuple[str, Json]]) -> str:
@@ -174,9 +215,21 @@ def tables() -> dict[str, str]:
         "picture": picture(),
         "commands": commands(),
         "launch": launch_arguments(),
+        "subscribes": interface.markdown_table(interface.SUBSCRIBED, "subscribes").rstrip("\n"),
+        "publishes": interface.markdown_table(interface.PUBLISHED, "publishes").rstrip("\n"),
         "parameters": parameters.markdown_table().rstrip("\n"),
         "speed": speed([(name, content) for name, content in files if "rows" in content]),
         "accuracy": accuracy([(name, content) for name, content in files if "miou" in content]),
+    }
+
+
+def drivable_tables() -> dict[str, str]:
+    """Every table of docs/drivable.md by its mark."""
+    found = {name: json.loads((BENCHMARKS / f"{name}.json").read_text("utf-8")) for name in ("drivable", "calibrate")}
+    return {
+        "witness": witness(found["drivable"]["witness"]),
+        "update": update_cost(found["drivable"]["update"]),
+        "pose": poses(found["calibrate"]["poses"]),
     }
 
 
@@ -196,9 +249,12 @@ def _percent(value: float | None) -> str:
 PAGES = {
     README: tables,
     CHECKPOINTS: checkpoint_tables,
+    DRIVABLE: drivable_tables,
     GENERALISATION: lambda: {"generalisation": generalisation()},
 }
 
 if __name__ == "__main__":
     for page, of_page in PAGES.items():
         page.write_text(filled(page.read_text(encoding="utf-8"), of_page()), encoding="utf-8")
+    settings = policy.read_settings(ROOT / "config" / "segment.param.yaml")
+    POLICY.write_text(policy.policy_xml(settings, namespace="/perception"), encoding="utf-8")

@@ -152,9 +152,23 @@ class Graph:
         self.context.try_shutdown()
 
 
+@pytest.fixture(scope="session")
+def ros() -> Any:
+    """rclpy, as `require_ros` gives it."""
+    return require_ros()
+
+
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     """A ROS graph of the test's own, with a node to publish and listen."""
+    made = Graph(require_ros())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_graph() -> Iterator[Graph]:
+    """A ROS graph for all tests of a module."""
     made = Graph(require_ros())
     yield made
     made.close()

@@ -79,7 +79,10 @@ def test_missing_mark_is_an_error(tables):
         tables.filled("no mark", {"speed": "table"})
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/drivable.md", "docs/node.md", "docs/recipes.md"],
+)
 def test_links_lead_to_files(document):
     path = ROOT / document
     text = path.read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ import typer
 import mfuser_ros
 from mfuser_ros.commands import bag
 from mfuser_ros.commands.bench import bench
+from mfuser_ros.commands.calibrate import calibrate
 from mfuser_ros.commands.convert import convert
 from mfuser_ros.commands.demo import demo
 from mfuser_ros.commands.evaluate import evaluate
@@ -55,6 +56,7 @@ app.command()(bench)
 app.command()(info)
 app.command()(convert)
 app.command()(parity)
+app.command()(calibrate)
 app.add_typer(bag.app, name="bag")
 app.command()(demo)
 

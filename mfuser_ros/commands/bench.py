@@ -22,6 +22,7 @@ STARTS = 5
 LARGE = "eva02-l"  # the network of the headline
 # presets that slide windows, by the published protocol over pictures of Cityscapes
 SLIDING = (LARGE, "clip-l", "siglip-l")
+NODE = "mfuser_ros.node.overhead"
 LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless")
 
 
@@ -38,6 +39,7 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="Pictures in one call.")] = 1,
     frames: Annotated[int, typer.Option(min=1, help="Calls that are timed.")] = 50,
     stages: Annotated[bool, typer.Option("--stages", help="Also time the parts of a call.")] = False,
+    node: Annotated[bool, typer.Option("--node", help="Also time the ROS node around the network.")] = False,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write all figures here; into a folder as DATE-DEVICE.json."),
@@ -62,6 +64,7 @@ def bench(
             rows += _measure({"what": "network", "frames": frames, **common})
     rows += [
         *_measure({"what": "drivable", "width": width, "height": height, "frames": 4 * frames}),
+        *(_node_rows({"width": width, "height": height, "frames": 3 * frames}) if node else []),
         _start("import mfuser_ros", "import mfuser_ros"),
         _start("mfuser --help", "from mfuser_ros.commands.app import main; main()", "--help"),
     ]
@@ -127,14 +130,20 @@ def _parsed(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _measure(task: Row) -> list[Row]:
-    command = [sys.executable, "-m", "mfuser_ros.evaluation.speed", json.dumps(task)]
+def _measure(task: Row, program: str = "mfuser_ros.evaluation.speed") -> list[Row]:
+    command = [sys.executable, "-m", program, json.dumps(task)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         reason = finished.stderr.strip().splitlines()[-1:] or [f"it ended with {finished.returncode}"]
         raise ConfigurationError(reason[0])
     rows: list[Row] = json.loads(finished.stdout.splitlines()[-1])
     return rows
+
+
+def _node_rows(task: Row) -> list[Row]:
+    # two cameras at 30 Hz into a network of 10 Hz: how old is what comes out
+    slow = {"cameras": 2, "network_ms": 100.0}
+    return [*_measure(task, NODE), *_measure(task | slow, NODE)]
 
 
 def _start(stage: str, code: str, *arguments: str) -> Row:
