@@ -1,7 +1,7 @@
 """Wheels of ROS 2 for a machine without a network: `python docs/pack_ros_wheels.py OUT`.
 
 Downloads the wheels of the extra [ros] as constraints.txt pins them, for Python 3.12 on x86-64 Linux, and packs them
-into OUT/1, OUT/2, ... of at most 45 MB each. There, all parcels side by side:
+into OUT/1, OUT/2, ... of at most 44 MB each. There, all parcels side by side:
 `python3 -m pip install --no-index --no-deps */*.whl`, without --target: the wheels find their libraries from the
 site-packages of the Python that runs, so it must be the one that holds torch.
 """
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 45_000_000  # bytes of a parcel
+LIMIT = 44_000_000  # bytes of a parcel
 BESIDES = ("lark-parser", "pyyaml", "psutil")  # that rclpy and the node import; empy is for generating messages
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mfuser_ros.network import fused
 from mfuser_ros.network.fused.blocks import fuse_blocks
+from mfuser_ros.network.fused.decoders import fuse_decoders
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.resizing import shrinking
 from mfuser_ros.vocabulary import UNKNOWN
@@ -43,6 +44,7 @@ def speed_up(model: MFuser, device: torch.device) -> None:
     """Bring a network into the form that runs fastest on a GPU, in place: fused blocks, towers side by side."""
     for tower in model.towers:
         fuse_blocks(tower.net)
+    fuse_decoders(model)
     if device.type == "cuda":
         model.second_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own lack
 

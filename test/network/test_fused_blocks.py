@@ -127,6 +127,7 @@ def test_fuser_in_a_few_kernels(kernel_device, length):
 @pytest.mark.parametrize("variant", ["eva", "clip", "siglip"])
 def test_whole_network_of_transformers_gives_the_same_scores(device, variant):
     from mfuser_ros.network.fused.blocks import fuse_blocks
+    from mfuser_ros.network.fused.decoders import fuse_decoders
 
     network = rebuild.mfuser(read_golden(GOLDEN / f"model_{variant}_tiny")).eval().requires_grad_(False)
     network = optimize(network.to(device))
@@ -137,6 +138,9 @@ def test_whole_network_of_transformers_gives_the_same_scores(device, variant):
         with fused.plain():
             expected = assemble(network.predict(picture))
         blocks = [fuse_blocks(tower.net) for tower in network.towers]
+        fuse_decoders(network)
+        assert network.pixel_decoder.shared_keys is not None
+        assert network.mask_decoder.shared_keys is not None
         found = assemble(network.predict(picture))
 
     assert all(count == len(tower.net.blocks) for count, tower in zip(blocks, network.towers, strict=True))

@@ -65,6 +65,20 @@ def test_residual_norm_is_sum_then_layer_norm(draw, scaled):
     torch.testing.assert_close(normed, F.layer_norm(expected, (10,), weight, bias, 1e-6), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("position", [None, (5, 10), (2, 5, 10)])
+def test_norm_of_sum_comes_with_and_without_positions(draw, position):
+    from mfuser_ros.network.fused.tokens import norm_of_sum
+
+    x, y, weight, bias = draw(2, 5, 10), draw(2, 5, 10), draw(10), draw(10)
+    place = None if position is None else draw(*position)
+
+    normed, placed = norm_of_sum(x, y, weight, bias, place, eps=1e-6)
+
+    expected = F.layer_norm(x + y, (10,), weight, bias, 1e-6)
+    torch.testing.assert_close(normed, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(placed, expected if place is None else expected + place, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("normed", [True, False])
 def test_swiglu_norm_leaves_padding_out_of_the_mean(draw, normed):
     from mfuser_ros.network.fused.tokens import swiglu_norm

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfuser_ros.network import fused, torchvision_mend
+from mfuser_ros.network import torchvision_mend
+from mfuser_ros.network.fused import steps
 
 torchvision_mend.mend()
 
@@ -52,12 +53,12 @@ class FusedBlock(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm1(x))
         if rope is not None:
-            _rotate_(qkv, rope, prefix=self.prefix, head=self.head_dim)
+            steps.rotate_(qkv, rope, prefix=self.prefix, head=self.head_dim)
         q, k, v = qkv.view(batch, length, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, -1)
         attended = self.proj(self.inner_norm(attended))
         norm = self.norm2
-        x, normed = _residual_norm(x, attended, self.gamma1, norm)
+        x, normed = steps.residual_norm(x, attended, self.gamma1, norm)
         y: Tensor = self.mlp(normed)
         return x + y if self.gamma2 is None else torch.addcmul(x, y, self.gamma2)
 
@@ -74,7 +75,7 @@ class _FusedSwiGLU(nn.Module):
         self.fc2 = _linear(F.pad(mlp.fc2.weight, (0, padding)), mlp.fc2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(_swiglu_norm(self.fc1(x), self.norm, self.hidden))
+        y: Tensor = self.fc2(steps.swiglu_norm(self.fc1(x), self.norm, self.hidden))
         return y
 
 
@@ -98,50 +99,8 @@ class FusedResidual(nn.Module):
         last = len(self.convolutions) - 1
         for index, convolution in enumerate(self.convolutions):
             bias: Tensor = getattr(self, f"bias{index}")
-            x = _add_bias(convolution(x), bias, six=index < last, shortcut=shortcut if index == last else None)
+            x = steps.add_bias(convolution(x), bias, six=index < last, shortcut=shortcut if index == last else None)
         return x
-
-
-def _rotate_(qkv: Tensor, table: Tensor, *, prefix: int, head: int) -> None:
-    if fused.fits(qkv):
-        from mfuser_ros.network.fused.tokens import rotate_  # noqa: PLC0415  # triton is an optional extra
-
-        rotate_(qkv, table, prefix=prefix, head=head)
-        return
-    parts = qkv.view(*qkv.shape[:2], 3, -1, head)[:, prefix:, :2]  # queries and keys, head by head
-    sin, cos = (half[:, None, None] for half in table.chunk(2, -1))
-    turned = torch.stack([-parts[..., 1::2], parts[..., ::2]], -1).flatten(-2)
-    parts.copy_(parts * cos + turned * sin)
-
-
-def _residual_norm(x: Tensor, y: Tensor, gamma: Tensor | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    if fused.fits(x):
-        from mfuser_ros.network.fused.tokens import residual_norm  # noqa: PLC0415
-
-        return residual_norm(x.contiguous(), y, gamma, norm.weight, norm.bias, eps=norm.eps)
-    total = x + y if gamma is None else torch.addcmul(x, y, gamma)
-    return total, norm(total)
-
-
-def _swiglu_norm(both: Tensor, norm: nn.LayerNorm | None, hidden: int) -> Tensor:
-    if fused.fits(both):
-        from mfuser_ros.network.fused.tokens import swiglu_norm  # noqa: PLC0415
-
-        weight, bias, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-        return swiglu_norm(both, weight, bias, hidden=hidden, eps=eps)
-    gate, value = (half[..., :hidden] for half in both.chunk(2, -1))
-    product = F.silu(gate) * value
-    return F.pad(product if norm is None else norm(product), (0, both.shape[-1] // 2 - hidden))
-
-
-def _add_bias(x: Tensor, bias: Tensor, *, six: bool, shortcut: Tensor | None) -> Tensor:
-    if fused.fits(x):
-        from mfuser_ros.network.fused.maps import add_bias_  # noqa: PLC0415
-
-        return add_bias_(x, bias, six=six, shortcut=shortcut)
-    x = x + bias[:, None, None]
-    x = F.relu6(x) if six else x
-    return x if shortcut is None else x + shortcut
 
 
 def can_fuse_residual(block: nn.Module) -> bool:

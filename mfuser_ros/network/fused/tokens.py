@@ -145,6 +145,51 @@ def residual_norm(
 
 
 @triton.jit
+def _norm_of_sum(
+    x, y, weight, bias, position, normed, placed, PLACES,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr, PLACED: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    inside = d < D
+    value = tl.load(x + row * D + d, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(y + row * D + d, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(value, 0) / D
+    centred = tl.where(inside, value - mean, 0.0)
+    root = tl.sqrt(tl.sum(centred * centred, 0) / D + EPS)
+    value = centred / root * tl.load(weight + d, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(bias + d, mask=inside, other=0.0).to(tl.float32)
+    tl.store(normed + row * D + d, value, mask=inside)
+    if PLACED:
+        value += tl.load(position + (row % PLACES) * D + d, mask=inside, other=0.0).to(tl.float32)
+        tl.store(placed + row * D + d, value, mask=inside)
+
+
+def norm_of_sum(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, position: Tensor | None, *, eps: float
+) -> tuple[Tensor, Tensor]:
+    """LayerNorm of x + y, and the same with positions added; without positions the same twice.
+
+    Args:
+        x: (batch, L, D) contiguous.
+        y: (batch, L, D) contiguous.
+        weight: (D,) of the norm.
+        bias: (D,) of the norm.
+        position: (L, D) or (batch, L, D).
+        eps: of the norm.
+    """
+    D = x.shape[-1]
+    normed = torch.empty_like(x)
+    placed = normed if position is None else torch.empty_like(x)
+    places = x if position is None else position.contiguous()
+    _norm_of_sum[(x.numel() // D,)](
+        x, y, weight, bias, places, normed, placed, places.numel() // D,
+        D, triton.next_power_of_2(D), eps, PLACED=position is not None,
+    )  # fmt: skip
+    return normed, placed
+
+
+@triton.jit
 def _swiglu_norm(
     both, weight, bias, out, ROW, H: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr, NORMED: tl.constexpr
 ):
