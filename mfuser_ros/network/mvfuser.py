@@ -65,7 +65,7 @@ class MVFuser(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, L, width) tokens of both towers, VFM first -> (batch, L, width) offsets."""
         backend = chosen(tokens, self.state) if self.backend == "auto" else self.backend
-        if backend == "triton" and self.scan == "forward" and fused.fits(tokens, self.state):
+        if self.runs_fused(tokens):
             return self._fused(tokens)
         x, z = self.in_proj(tokens).chunk(2, -1)  # (batch, L, inner) each
         x = F.silu(_convolve_tokens(x, self.conv_x.weight))
@@ -83,6 +83,17 @@ class MVFuser(nn.Module):
         offset: Tensor = self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
         return offset if self.scale is None else self.scale * offset
 
+    def runs_fused(self, tokens: Tensor) -> bool:
+        """Whether the kernels do the work for these tokens."""
+        backend = chosen(tokens, self.state) if self.backend == "auto" else self.backend
+        return backend == "triton" and self.scan == "forward" and fused.fits(tokens, self.state)
+
+    def mixed(self, tokens: Tensor) -> Tensor:
+        """Tokens plus their offsets, by the kernels; the last product adds them."""
+        gated = self._gated(tokens)
+        total = torch.addmm(tokens.flatten(0, 1), gated.flatten(0, 1), self.out_proj.weight.t())
+        return total.view_as(tokens)
+
     @torch.no_grad()
     def fold_scale(self) -> None:
         """Multiply the scale into the norm's weight, once and for all; for inference.
@@ -97,6 +108,11 @@ class MVFuser(nn.Module):
 
     def _fused(self, tokens: Tensor) -> Tensor:
         """The same for inference on a GPU, in kernels that do several steps at once."""
+        offset: Tensor = self.out_proj(self._gated(tokens))
+        return offset
+
+    def _gated(self, tokens: Tensor) -> Tensor:
+        """All but the last linear map, the scale included."""
         from mfuser_ros.network.fused.tokens import convolve_silu, gated_norm  # noqa: PLC0415  (optional extra)
         from mfuser_ros.network.scan.kernel import scan_raw  # noqa: PLC0415
 
@@ -106,8 +122,7 @@ class MVFuser(nn.Module):
             step = F.linear(low[..., : self.rank].float(), self.dt_proj.weight.float())
             B, C = low[..., self.rank :].split(self.state, -1)
             y = scan_raw(x, step, self.dt_proj.bias.float(), self.A_log.float(), B, C, self.D.float())
-        offset: Tensor = self.out_proj(gated_norm(y, z, self.norm.weight, self.scale, eps=NORM_EPS))
-        return offset
+        return gated_norm(y, z, self.norm.weight, self.scale, eps=NORM_EPS)
 
 
 def _convolve_tokens(tokens: Tensor, weight: Tensor) -> Tensor:
