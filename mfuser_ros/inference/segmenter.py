@@ -27,11 +27,16 @@ from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
 if TYPE_CHECKING:
     from mfuser_ros.inference.engine import Engine
 
-Precision = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "float16", "bfloat16", "float8"]
 Size = tuple[int, int]  # height, width
 
 _WINDOWS = 18  # of sliding windows on a GPU at once: a frame of 1024x2048 in one batch
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float8": torch.bfloat16,  # of all but the towers' linear maps
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Segmenter:
         elif precision != "float32":
             lower(self.model, DTYPES[precision])
         self._windows = 1 if device.type == "cpu" else _WINDOWS
-        self.engine = self._make_engine(device)
+        self.engine = self._make_engine(device, precision)
         self.vocabulary = vocabulary
         self.name = name
         self.sha256 = sha256
@@ -130,13 +135,13 @@ class Segmenter:
             raise ConfigurationError(f"threshold {value}: must lie between 0 (nothing is unknown) and 1")
         self._threshold = float(value)
 
-    def _make_engine(self, device: torch.device) -> Engine | None:
+    def _make_engine(self, device: torch.device, precision: Precision) -> Engine | None:
         """The engine of a GPU that can compile kernels; None elsewhere."""
         if device.type != "cuda" or not fused.triton_is_there():
             return None
         from mfuser_ros.inference.engine import Engine, speed_up  # noqa: PLC0415  # a CPU does without
 
-        speed_up(self.model, device)
+        speed_up(self.model, device, float8=precision == "float8")
         return Engine(self._probabilities_of, device, shrink=self._take_fewer_windows)
 
     def _take_fewer_windows(self) -> bool:
