@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 
 from mfuser_ros import vocabulary as vocabularies
-from mfuser_ros.checkpoints import load_model
+from mfuser_ros.checkpoints import load_model, locate
+from mfuser_ros.checkpoints.token_ids import tokens_beside
 from mfuser_ros.errors import ConfigurationError, DeviceError, VocabularyError
 from mfuser_ros.inference.queries import adopt
 from mfuser_ros.inference.segmenter import Precision, Segmenter, Size
@@ -39,7 +40,8 @@ def load(
         vocabulary: what the ids of a mask shall mean; None or empty: the shipped one. Names, colours and roles are
             free. The queries of a class are names of the model's classes, which are merged: their probabilities add
             up. What no class uses counts as unknown, the others become no surer by it. A model with a text tower
-            takes any other words, too (`mfuser_ros.inference.queries`).
+            takes any other words, too (`mfuser_ros.inference.queries`); SigLIP's looks up their ids in
+            NAME.tokens.model, .yaml or .json beside the weights.
 
     Raises:
         CheckpointError: weights are missing, corrupt, or of another architecture.
@@ -59,7 +61,7 @@ def load(
             )
     elif not isinstance(vocabulary, Vocabulary):
         vocabulary = vocabularies.load(Path(vocabulary))
-    members = adopt(network, description, vocabulary)
+    members = adopt(network, description, vocabulary, tokens_beside(locate(model)))
     return Segmenter(
         optimize(network),
         vocabulary,

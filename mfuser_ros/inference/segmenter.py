@@ -205,9 +205,21 @@ class Segmenter:
         """
         _check_picture(picture)
         with torch.inference_mode():
-            small = self._probabilities([picture], self.input_size_for(*picture.shape[:2]))
-            large = F.interpolate(small, size, mode="bilinear", align_corners=False)[0]
-        return large.cpu().numpy()
+            return _enlarged(self._probabilities([picture], self.input_size_for(*picture.shape[:2])), size)
+
+    def with_probabilities(self, picture: np.ndarray, size: Size) -> tuple[Segmentation, np.ndarray]:
+        """The Segmentation of a picture and, from the same pass, what `probabilities` gives for it."""
+        _check_picture(picture)
+        with torch.inference_mode():
+            begin = time.perf_counter()
+            batch = self.prepare([picture], self.input_size_for(*picture.shape[:2]))
+            prepared = time.perf_counter()
+            small = self._infer(batch)
+            inferred = time.perf_counter()
+            result = self._finish(picture, small[0])
+            large = _enlarged(small, size)
+        self.timing = Timing(*(np.diff([begin, prepared, inferred, time.perf_counter()]) * 1e3).tolist())
+        return result, large
 
     def prepare(self, pictures: list[np.ndarray], size: Size) -> Tensor:
         """What the network gets: (batch, 3, h, w) RGB 0..255 float on the device, channels last in memory.
@@ -326,6 +338,11 @@ class Segmenter:
         if self._threshold > 0:
             mask = cv2.bitwise_or(labels, cv2.compare(best, self._threshold, cv2.CMP_LT))  # 255 where unsure
         return Segmentation(picture, mask, confidence, labels, self.vocabulary)
+
+
+def _enlarged(probability: Tensor, size: Size) -> np.ndarray:
+    """(1, K, h, w) to float32 (K, height, width)."""
+    return F.interpolate(probability, size, mode="bilinear", align_corners=False)[0].cpu().numpy()
 
 
 def _check_picture(picture: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs the [ros] extra")
 
-from mfuser_ros.bags import BagReader, CameraCalibration, make_bag
+from mfuser_ros.bags import BagReader, CameraCalibration, Shot, make_bag
 from mfuser_ros.errors import InputError, NodeError
 from mfuser_ros.node.player import Player
 
@@ -46,7 +46,7 @@ def make_frames(tmp_path, *, jpeg_quality=95, calibrated=True):
         )
     path = tmp_path / "bag"
     made = make_bag(
-        pictures,
+        map(Shot, pictures),
         path,
         period_ns=120_000_000,
         start_ns=START_NS,
