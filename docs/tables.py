@@ -56,21 +56,33 @@ def launch_arguments() -> str:
 
 
 def speed(files: list[tuple[str, Json]]) -> str:
-    """Rows of `mfuser bench`: whole pictures and the drivable area."""
+    """Rows of `mfuser bench`: whole pictures, the drivable area, and windows; not of a GPU that others used, too."""
     lines = ["| what | on | size | batch | p50 ms | p95 ms | peak MB | measured |", "|---|---|---|---|---|---|---|---|"]
     for name, content in files:
-        environment = content["environment"]
+        date = content["environment"]["date"]
         for row in content["rows"]:
-            if row["what"] not in ("frame", "drivable"):
+            if row["what"] not in ("frame", "drivable", "window") or row.get("gpu", "quiet") != "quiet":
                 continue
-            what = f"`{row['model']}`, {row['precision']}, all steps" if row["what"] == "frame" else "drivable area"
-            threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
-            on = f"{row['device_name']}, {threads}" if row["device"] == "cpu" else row["device_name"]
-            lines.append(
-                f"| {what} | {on} | {row['size']} | {row['batch']} | {row['ms']['p50']:.1f} | {row['ms']['p95']:.1f} "
-                f"| {row['peak_rss_mb']:.0f} | [{environment['date']}](docs/benchmarks/{name}) |"
-            )
+            on = row["device_name"]
+            if row["device"] == "cpu":
+                on += ", 1 thread" if row["threads"] == 1 else f", {row['threads']} threads"
+            memory = row.get("peak_gpu_mb", row.get("peak_rss_mb"))
+            cells = [
+                _measured_thing(row), on, row["size"], row["batch"],
+                *(f"{row['ms'][key]:.{1 if row['ms'][key] >= 20 else 2}f}" if key in row["ms"] else "-"
+                  for key in ("p50", "p95")),
+                "-" if memory is None else f"{memory:.0f}", f"[{date}](docs/benchmarks/{name})",
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) if len(lines) > 2 else "Not measured yet: `make bench` measures."
+
+
+def _measured_thing(row: Json) -> str:
+    if row["what"] == "drivable":
+        return "drivable area"
+    weights = ", random weights" if row.get("weights") == "random" else ""
+    part = "all steps" if row["what"] == "frame" else f"network alone, {row['backend']}"
+    return f"`{row['model']}`{weights}, {row['precision']}, {part}"
 
 
 def accuracy(files: list[tuple[str, Json]]) -> str:

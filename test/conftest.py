@@ -1,6 +1,6 @@
 """ROS for the tests: isolated, loud where it is missing, and waited for by events, never by sleeping.
 
-The environment is set here because rclpy and its messages read it when they are imported.
+The environment is set here because rclpy, its messages and triton read it when they are imported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ def _isolate_ros() -> None:
     os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds_shm.xml")
 
 
+def _interpret_triton() -> None:
+    """Without a GPU the Triton kernels run in its interpreter, which must be chosen before triton is imported."""
+    if not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 _isolate_ros()
+_interpret_triton()
 
 
 def pytest_unconfigure() -> None:

@@ -47,6 +47,22 @@ def test_measured_rows_become_a_table(tables):
     )
 
 
+def test_windows_of_a_gpu_that_was_shared_are_no_figures_to_show(tables):
+    window = {
+        "what": "window", "model": "eva02-l", "device": "cuda:0", "device_name": "GPU X", "size": "512x512",
+        "batch": 8, "precision": "float16", "backend": "graph", "weights": "random", "gpu": "quiet",
+        "ms": {"p50": 12.5}, "peak_gpu_mb": 1930,
+    }  # fmt: skip
+    rows = [window, window | {"gpu": "shared with a training"}]
+
+    lines = tables.speed([("x.json", {"environment": {"date": "2026-01-02"}, "rows": rows})]).splitlines()
+
+    assert lines[2:] == [
+        "| `eva02-l`, random weights, float16, network alone, graph | GPU X | 512x512 | 8 | 12.50 | - | 1930 "
+        "| [2026-01-02](docs/benchmarks/x.json) |"
+    ]
+
+
 def test_evaluation_becomes_a_row(tables):
     content = {
         "input": "camvid/dusk", "frames": 124, "model": {"name": "small"}, "miou": 0.625, "road": {"iou": None},

@@ -86,14 +86,15 @@ def _still(a: Measured, b: Measured, name: str) -> Still:
 
 
 def _print(comparison: Mapping[str, Any]) -> None:
-    table = Table(title=f"B minus A on {comparison['frames']} common frames, {comparison['blocks']} blocks")
-    table.add_column("figure")
+    title = f"B minus A on {comparison['frames']} common frames, {comparison['blocks']} blocks"
+    table = Table(title=title, box=None)
+    table.add_column("figure", no_wrap=True)
     for column in ("A", "B", "B - A", "95 % low", "high", "p"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for entries in (comparison["metrics"], comparison["classes"]):
         for entry in entries:
             if entry["difference"] is not None:
                 values = (entry[key] for key in ("a", "b", "difference", "low", "high", "p"))
-                table.add_row(entry["name"], *("-" if value is None else f"{value:.4g}" for value in values))
+                table.add_row(entry["name"], *("-" if value is None else f"{value:.3f}" for value in values))
         table.add_section()
     Console().print(table)

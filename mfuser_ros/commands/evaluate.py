@@ -43,7 +43,8 @@ def evaluate(
         int, typer.Option(min=1, help="Only every Nth picture or frame, for a quick look or a large archive.")
     ] = 1,
     calibrate: Annotated[
-        bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
+        bool,
+        typer.Option(help="Do not score: fit temperature and threshold on all sets, write them into the model."),
     ] = False,
     limit: Annotated[
         list[str] | None,
@@ -91,6 +92,12 @@ def evaluate(
         int | None, typer.Option(min=1, help="Bags: of each process on a CPU; the last digits of scores depend on it.")
     ] = None,
     vocabulary: Annotated[Path | None, typer.Option(help="Bags: YAML that renames or merges classes.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Play one bag at its own rate to the real node over DDS: rate, drops, ages.")
+    ] = False,
+    peak: Annotated[
+        bool, typer.Option("--peak", help="As --live; then search the highest rate, and measure at 10, 30 and 60 Hz.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(help="Do not score: decode every pair, name the first bad file, print the shares of the labels."),
@@ -106,8 +113,10 @@ def evaluate(
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
     Example: mfuser evaluate --compare before after --limit 'miou.difference>=-0.005' --out comparison
     Example: mfuser evaluate drive.mcap --pose 1.5,0,1.4,-1.5708,0,-1.5708 --out evaluation
+    Example: mfuser evaluate drive.mcap --live --limit 'age_p99_ms<=200' --limit 'drop_share<0.05' --out live
     """
-    _check_use(inputs or [], compare, scenarios, limit)
+    live = live or peak
+    _check_use(inputs or [], compare, scenarios, limit, live=live)
     from mfuser_ros.bags.recording import find_bags  # noqa: PLC0415  torch, cv2 and rosbags take their time
     from mfuser_ros.evaluation.limits import parse_limit  # noqa: PLC0415
 
@@ -137,6 +146,14 @@ def evaluate(
             every=every,
             threads=threads,
         )
+        if live:
+            from mfuser_ros.commands.ros import require_ros  # noqa: PLC0415
+
+            require_ros()
+            from mfuser_ros.commands.live_evaluation import evaluate_live  # noqa: PLC0415
+
+            found = _all_bags(inputs, bags)
+            raise typer.Exit(evaluate_live(found, settings, peak=peak, limits=limits, out=out, quiet=quiet))
         crew = bag_evaluation.Crew(workers=workers if workers or ray else 1, ray=ray)
         if scenarios is not None:
             from mfuser_ros.commands.scenarios import run_suite  # noqa: PLC0415
@@ -145,16 +162,19 @@ def evaluate(
         found = _all_bags(inputs, bags)
         verdict = bag_evaluation.evaluate_bags(found, settings, limits=limits, out=out, quiet=quiet, crew=crew)
         raise typer.Exit(verdict.code)
+    if live:
+        raise InputError(f"--live and {inputs[0]}: is no bag: give a .mcap, a .db3 or the folder of a bag")
     from mfuser_ros.commands import set_evaluation  # noqa: PLC0415
 
     options = set_evaluation.SetOptions(model, device, protocol, threshold or 0.0, _parsed(size), every, limits, quiet)
+    splits = [set_evaluation.open_set(given, data) for given in inputs]
+    if calibrate:
+        set_evaluation.calibrate(splits, options)
+        return
     holds = True
-    for given in inputs:
-        source, dataset = set_evaluation.open_set(given, data)
+    for source, dataset in splits:
         if check:
             set_evaluation.check(source, dataset, options)
-        elif calibrate:
-            set_evaluation.calibrate(source, dataset, options)
         else:
             folder = out if out is None or len(inputs) == 1 else out / source.replace("/", "_")
             holds &= set_evaluation.score(source, dataset, options, folder)
@@ -163,7 +183,12 @@ def evaluate(
 
 
 def _check_use(
-    inputs: list[str], compare: tuple[Path, Path] | None, scenarios: Path | None, limit: list[str] | None
+    inputs: list[str],
+    compare: tuple[Path, Path] | None,
+    scenarios: Path | None,
+    limit: list[str] | None,
+    *,
+    live: bool,
 ) -> None:
     """Refuse what contradicts itself."""
     if not inputs and scenarios is None and compare is None:
@@ -172,6 +197,8 @@ def _check_use(
         raise ConfigurationError(f"--compare and {inputs[0]}: compare results, or evaluate: not both at once")
     if inputs and scenarios is not None:
         raise ConfigurationError(f"--scenarios and {inputs[0]}: the scenarios name their bags: give one of both")
+    if live and not inputs:
+        raise ConfigurationError("--live: plays a bag: give one")
     if limit and scenarios is not None:
         raise ConfigurationError("--limit and --scenarios: the scenarios state their limits: leave --limit out")
 

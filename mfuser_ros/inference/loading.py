@@ -14,6 +14,7 @@ from mfuser_ros.checkpoints.token_ids import tokens_beside
 from mfuser_ros.errors import ConfigurationError, DeviceError, VocabularyError
 from mfuser_ros.inference.queries import adopt
 from mfuser_ros.inference.segmenter import Precision, Segmenter, Size
+from mfuser_ros.network import fused
 from mfuser_ros.network.optimize import optimize
 from mfuser_ros.vocabulary import Vocabulary
 
@@ -34,7 +35,8 @@ def load(
         device: auto (a GPU if there is one), cpu, cuda, or cuda:1.
         threshold: probability below which a pixel is unknown (255); None: the model's own; 0 turns it off.
         input_size: height and width that the network sees; None: as the model says.
-        precision: auto is float32 on a CPU and float16 on a GPU.
+        precision: auto is float32 on a CPU and float16 on a GPU; float8 is bfloat16 with the towers' linear maps in
+            e4m3.
         vocabulary: what the ids of a mask shall mean; None or empty: the shipped one. Names, colours and roles are
             free. The queries of a class are names of the model's classes, which are merged: their probabilities add
             up. What no class uses counts as unknown, the others become no surer by it. A model with a text tower
@@ -48,7 +50,7 @@ def load(
         VocabularyError: the vocabulary is malformed, or speaks of classes that the model cannot know.
     """
     chosen = choose_device(device)
-    arithmetic = _choose_precision(precision, chosen)
+    arithmetic = choose_precision(precision, chosen)
     network, description = load_model(model)
     if not vocabulary:
         vocabulary = vocabularies.load()
@@ -94,11 +96,18 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def _choose_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+def choose_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """The precision that a name stands for on a device.
+
+    Raises:
+        ConfigurationError: there is no such precision, or the device does not run it.
+    """
     if precision == "auto":
         return "float32" if device.type == "cpu" else "float16"
-    if precision not in ("float32", "float16", "bfloat16"):
-        raise ConfigurationError(f"precision {precision!r}: choose auto, float32, float16 or bfloat16")
+    if precision not in ("float32", "float16", "bfloat16", "float8"):
+        raise ConfigurationError(f"precision {precision!r}: choose auto, float32, float16, bfloat16 or float8")
     if device.type == "cpu" and precision != "float32":
         raise ConfigurationError(f"precision {precision}: a CPU runs float32 alone: choose float32 or auto")
+    if precision == "float8" and (torch.cuda.get_device_capability(device) < (8, 9) or not fused.triton_is_there()):
+        raise ConfigurationError("precision float8: needs a GPU of compute capability 8.9 and triton: choose auto")
     return precision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import cv2
 import numpy as np
@@ -18,14 +18,25 @@ from mfuser_ros.inference.enlarge import best_class, probabilities
 from mfuser_ros.inference.queries import Members, merging
 from mfuser_ros.inference.segmentation import Segmentation
 from mfuser_ros.inference.windows import slide
+from mfuser_ros.network import fused
 from mfuser_ros.network.config import WholeInput
 from mfuser_ros.network.model import MFuser, assemble
+from mfuser_ros.network.precision import lower
 from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
 
-Precision = Literal["float32", "float16", "bfloat16"]
+if TYPE_CHECKING:
+    from mfuser_ros.inference.engine import Engine
+
+Precision = Literal["float32", "float16", "bfloat16", "float8"]
 Size = tuple[int, int]  # height, width
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_WINDOWS = 18  # of sliding windows on a GPU at once: a frame of 1024x2048 in one batch
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float8": torch.bfloat16,  # of all but the towers' linear maps
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,10 @@ class Segmenter:
             for module in self.model.modules():
                 if isinstance(module, nn.Conv2d):
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        elif precision != "float32":
+            lower(self.model, DTYPES[precision])
+        self._windows = 1 if device.type == "cpu" else _WINDOWS
+        self.engine = self._make_engine(device, precision)
         self.vocabulary = vocabulary
         self.name = name
         self.sha256 = sha256
@@ -119,6 +134,22 @@ class Segmenter:
         if not 0 <= value <= 1:
             raise ConfigurationError(f"threshold {value}: must lie between 0 (nothing is unknown) and 1")
         self._threshold = float(value)
+
+    def _make_engine(self, device: torch.device, precision: Precision) -> Engine | None:
+        """The engine of a GPU that can compile kernels; None elsewhere."""
+        if device.type != "cuda" or not fused.triton_is_there():
+            return None
+        from mfuser_ros.inference.engine import Engine, speed_up  # noqa: PLC0415  # a CPU does without
+
+        speed_up(self.model, device, float8=precision == "float8")
+        return Engine(self._probabilities_of, device, shrink=self._take_fewer_windows)
+
+    def _take_fewer_windows(self) -> bool:
+        """Halve the windows that run at once; False if that changes nothing."""
+        if isinstance(self._input, WholeInput) or self._windows == 1:
+            return False
+        self._windows //= 2
+        return True
 
     def _checked_input_size(self, size: Size | None) -> Size | None:
         if size is None:
@@ -205,13 +236,31 @@ class Segmenter:
         resized = np.stack([_stretch(picture, size) for picture in pictures])
         return torch.from_numpy(resized).to(self._device).permute(0, 3, 1, 2).float()
 
-    def warm_up(self, height: int, width: int) -> None:
-        """Run once on a grey picture of this size, so that the first real one is not late."""
-        self([np.full((height, width, 3), 127, np.uint8)])
+    def warm_up(self, height: int, width: int, *, batch: int = 1, wait: bool = False) -> None:
+        """Run on grey pictures of this size, so that the first real ones are not late.
+
+        Args:
+            height: of the pictures.
+            width: of the pictures.
+            batch: pictures at once.
+            wait: return only when pictures of this size run as fast as they ever will; on a GPU kernels are compiled
+                and a graph is recorded first, which takes seconds. Without it that goes on beside.
+        """
+        if wait and self.engine is not None:
+            self.engine.prepare(batch, (height, width), self.input_size_for(height, width))
+        else:
+            self([np.full((height, width, 3), 127, np.uint8)] * batch)
+
+    @property
+    def state(self) -> str:
+        """How pictures run, for diagnostics: eager, or what the engine of a GPU tells."""
+        return "eager" if self.engine is None else str(self.engine)
 
     def _segment(self, pictures: list[np.ndarray]) -> list[Segmentation]:
         for picture in pictures:
             _check_picture(picture)
+        if self.engine is not None:
+            return self._segment_on_gpu(self.engine, pictures)
         groups: dict[Size, list[int]] = {}
         for index, picture in enumerate(pictures):
             groups.setdefault(self.input_size_for(*picture.shape[:2]), []).append(index)
@@ -230,26 +279,55 @@ class Segmenter:
         self.timing = Timing(*spent.tolist())
         return [results[index] for index in range(len(pictures))]
 
+    def _segment_on_gpu(self, engine: Engine, pictures: list[np.ndarray]) -> list[Segmentation]:
+        groups: dict[Size, list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault((picture.shape[0], picture.shape[1]), []).append(index)
+        results: dict[int, Segmentation] = {}
+        begin = time.perf_counter()
+        for size, members in groups.items():
+            answers = engine([pictures[index] for index in members], self.input_size_for(*size), self._threshold)
+            for index, answer in zip(members, answers, strict=True):
+                if not answer.finite:
+                    raise self._not_numbers()
+                results[index] = Segmentation(
+                    pictures[index], answer.mask, answer.confidence, answer.labels, self.vocabulary
+                )
+        # copies, resizing and best class are part of one graph
+        self.timing = Timing(0.0, (time.perf_counter() - begin) * 1e3, 0.0)
+        return [results[index] for index in range(len(pictures))]
+
     def _probabilities(self, pictures: list[np.ndarray], size: Size) -> Tensor:
         return self._infer(self.prepare(pictures, size))
 
     def _infer(self, batch: Tensor) -> Tensor:
         """(batch, 3, h, w) -> (batch, K, h', w') probabilities on the grid of the masks, checked to be numbers."""
-        with torch.autocast(self._device.type, _DTYPES[self.precision], enabled=self.precision != "float32"):
-            if isinstance(self._input, WholeInput):
-                scores = assemble(self.model.predict(batch))
-            else:
-                scores = slide(
-                    lambda crops: assemble(self.model.predict(crops)), batch, self._input.crop, self._input.stride
-                )
-        probability = probabilities(scores.float(), self.temperature)
+        probability = self._probabilities_of(batch)
         if not bool(torch.isfinite(probability.sum())):
-            raise InferenceError(
-                f"{self.name}: scores are not numbers in {self.precision}: check the weights, or choose float32"
+            raise self._not_numbers()
+        return probability
+
+    def _probabilities_of(self, batch: Tensor) -> Tensor:
+        """The same without the check, which waits for the device."""
+        if isinstance(self._input, WholeInput):
+            scores = assemble(self.model.predict(batch))
+        else:
+            scores = slide(
+                lambda crops: assemble(self.model.predict(crops)),
+                batch,
+                self._input.crop,
+                self._input.stride,
+                batch=self._windows,
             )
+        probability = probabilities(scores.float(), self.temperature)
         if self._merging is not None:
             probability = torch.einsum("mk,bkhw->bmhw", self._merging, probability)
         return probability
+
+    def _not_numbers(self) -> InferenceError:
+        return InferenceError(
+            f"{self.name}: scores are not numbers in {self.precision}: check the weights, or choose float32"
+        )
 
     def _finish(self, picture: np.ndarray, probability: Tensor) -> Segmentation:
         height, width = picture.shape[:2]

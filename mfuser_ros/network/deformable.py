@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfuser_ros.network.positions import level_extents
+from mfuser_ros.network import fused
+from mfuser_ros.network.positions import level_extents, level_starts
 
 Sizes = tuple[tuple[int, int], ...]  # height and width of each level
 
@@ -57,6 +58,8 @@ class DeformableAttention(nn.Module):
         """
         batch, tokens, _ = query.shape
         values = self.value_proj(value).unflatten(-1, (self.heads, -1))  # (batch, S, heads, width / heads)
+        if fused.fits(values, values.shape[-1]):
+            return self._fused(query, values, reference, sizes)
         offsets = self.sampling_offsets(query).float().view(batch, tokens, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).float().view(batch, tokens, self.heads, -1).softmax(-1)
         scale = level_extents(sizes, query.device)  # (levels, 2)
@@ -65,6 +68,17 @@ class DeformableAttention(nn.Module):
         sample = _sample_on_gpu if query.is_cuda else _sample_by_embedding_bag
         sampled = sample(values, places, weights.view(batch, tokens, self.heads, self.levels, self.points), sizes)
         attended: Tensor = self.output_proj(sampled.to(value.dtype))
+        return attended
+
+    def _fused(self, query: Tensor, values: Tensor, reference: Tensor, sizes: Sizes) -> Tensor:
+        """The same for inference on a GPU: softmax, places and samples in one kernel."""
+        from mfuser_ros.network.fused.sampling import attend  # noqa: PLC0415  # triton is an optional extra
+
+        batch, tokens, _ = query.shape
+        offsets = self.sampling_offsets(query).view(batch, tokens, self.heads, self.levels, self.points, 2)
+        logits = self.attention_weights(query).view(batch, tokens, self.heads, -1)
+        extents, starts = level_extents(sizes, query.device), level_starts(sizes, query.device)
+        attended: Tensor = self.output_proj(attend(values, offsets, logits, reference, extents, starts))
         return attended
 
 

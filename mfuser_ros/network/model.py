@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from mfuser_ros.network import fused
 from mfuser_ros.network.alternatives import RankedTokens
 from mfuser_ros.network.config import Architecture
 from mfuser_ros.network.fusion import build_fusion
@@ -64,6 +66,7 @@ class MFuser(nn.Module):
         """
         super().__init__()
         self.architecture = architecture
+        self.second_stream: torch.cuda.Stream | None = None  # for inference on a GPU
         for name in architecture.tower_names:
             self.add_module(name, build_tower(getattr(architecture, name)))
         check_grids(self.towers)
@@ -87,10 +90,12 @@ class MFuser(nn.Module):
     def encode(self, pictures: Tensor) -> Encoded:
         """(batch, 3, H, W) RGB 0..255 -> pyramid and joint embedding."""
         towers, size = self.towers, (pictures.shape[2], pictures.shape[3])
-        states = [tower.embed(pictures) for tower in towers]
+        states = self._side_by_side([partial(tower.embed, pictures) for tower in towers])
         taps = {}
         for stage in range(len(towers[0].widths)):
-            states = [tower.stage(stage, state) for tower, state in zip(towers, states, strict=True)]
+            states = self._side_by_side([
+                partial(tower.stage, stage, state) for tower, state in zip(towers, states, strict=True)
+            ])  # fmt: skip
             if str(stage) in self.fusion:
                 tokens = [tower.tokens(state) for tower, state in zip(towers, states, strict=True)]
                 grid = towers[-1].grid(states[-1], size).shape[-2:]
@@ -104,6 +109,18 @@ class MFuser(nn.Module):
         height, width = towers[-1].grid(states[-1], size).shape[-2:]
         picture = None if self.architecture.matched else join(self.joint, towers, tokens)  # no text, no text space
         return Encoded(self.neck(taps), tokens, picture, (height, width))
+
+    def _side_by_side(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """What the towers do between two fusers: on a GPU at the same time, if there is a stream for the second."""
+        if self.second_stream is None or len(works) == 1 or fused.is_plain():
+            return [work() for work in works]
+        main = torch.cuda.current_stream(self.second_stream.device)
+        self.second_stream.wait_stream(main)
+        with torch.cuda.stream(self.second_stream):
+            second = works[1]()
+        first = works[0]()
+        main.wait_stream(self.second_stream)
+        return [first, second]
 
     def forward(self, pictures: Tensor) -> Output:
         """(batch, 3, H, W) RGB 0..255 -> everything that training and parity look at."""
@@ -120,8 +137,11 @@ class MFuser(nn.Module):
 
     def predict(self, pictures: Tensor) -> Prediction:
         """(batch, 3, H, W) RGB 0..255 -> the last prediction alone; what inference needs."""
-        encoded = self.encode(pictures)
-        queries = self.enhancer(self.text().expand(len(pictures), -1, -1), encoded.picture)
+        return self.decode(self.encode(pictures))
+
+    def decode(self, encoded: Encoded) -> Prediction:
+        """The last prediction from what `encode` gave."""
+        queries = self.enhancer(self.text().expand(len(encoded.pyramid[0]), -1, -1), encoded.picture)
         features = self.pixel_decoder(encoded.pyramid, queries)
         last: Prediction = self.mask_decoder(features, queries, every=False)[-1]
         return last

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfuser_ros.network.scan import Backend, selective_scan
+from mfuser_ros.network import fused
+from mfuser_ros.network.scan import Backend, chosen, selective_scan
+
+NORM_EPS = 1e-5
 
 
 class MVFuser(nn.Module):
@@ -45,7 +48,7 @@ class MVFuser(nn.Module):
         self.dt_proj = nn.Linear(self.rank, inner)
         self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.norm = nn.RMSNorm(inner, eps=1e-5)
+        self.norm = nn.RMSNorm(inner, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(inner, width, bias=False)
         self.scale: nn.Parameter | None = nn.Parameter(torch.tensor(initial_scale))  # None: folded
@@ -61,6 +64,9 @@ class MVFuser(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, L, width) tokens of both towers, VFM first -> (batch, L, width) offsets."""
+        backend = chosen(tokens, self.state) if self.backend == "auto" else self.backend
+        if self.runs_fused(tokens):
+            return self._fused(tokens)
         x, z = self.in_proj(tokens).chunk(2, -1)  # (batch, L, inner) each
         x = F.silu(_convolve_tokens(x, self.conv_x.weight))
         z = F.silu(_convolve_tokens(z, self.conv_z.weight))
@@ -69,13 +75,24 @@ class MVFuser(nn.Module):
             dtype = torch.promote_types(self.A_log.dtype, torch.float32)
             delta = F.softplus(F.linear(low.to(dtype), self.dt_proj.weight.to(dtype)) + 2 * self.dt_proj.bias.to(dtype))
             A = -torch.exp(self.A_log.to(dtype))
-            y = selective_scan(x, delta, A, B, C, self.D, backend=self.backend)
+            y = selective_scan(x, delta, A, B, C, self.D, backend=backend)
             if self.scan == "both":
                 x, delta, B, C = (part.flip(1) for part in (x, delta, B, C))
-                y = (y + selective_scan(x, delta, A, B, C, self.D, backend=self.backend).flip(1)) / 2
-            u = F.rms_norm(y, y.shape[-1:], self.norm.weight.to(dtype), 1e-5) * F.silu(z.to(dtype))
+                y = (y + selective_scan(x, delta, A, B, C, self.D, backend=backend).flip(1)) / 2
+            u = F.rms_norm(y, y.shape[-1:], self.norm.weight.to(dtype), NORM_EPS) * F.silu(z.to(dtype))
         offset: Tensor = self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
         return offset if self.scale is None else self.scale * offset
+
+    def runs_fused(self, tokens: Tensor) -> bool:
+        """Whether the kernels do the work for these tokens."""
+        backend = chosen(tokens, self.state) if self.backend == "auto" else self.backend
+        return backend == "triton" and self.scan == "forward" and fused.fits(tokens, self.state)
+
+    def mixed(self, tokens: Tensor) -> Tensor:
+        """Tokens plus their offsets, by the kernels; the last product adds them."""
+        gated = self._gated(tokens)
+        total = torch.addmm(tokens.flatten(0, 1), gated.flatten(0, 1), self.out_proj.weight.t())
+        return total.view_as(tokens)
 
     @torch.no_grad()
     def fold_scale(self) -> None:
@@ -88,6 +105,24 @@ class MVFuser(nn.Module):
         if self.scale is not None:
             self.norm.weight.mul_(self.scale)
             self.scale = None
+
+    def _fused(self, tokens: Tensor) -> Tensor:
+        """The same for inference on a GPU, in kernels that do several steps at once."""
+        offset: Tensor = self.out_proj(self._gated(tokens))
+        return offset
+
+    def _gated(self, tokens: Tensor) -> Tensor:
+        """All but the last linear map, the scale included."""
+        from mfuser_ros.network.fused.tokens import convolve_silu, gated_norm  # noqa: PLC0415  (optional extra)
+        from mfuser_ros.network.scan.kernel import scan_raw  # noqa: PLC0415
+
+        x, z = convolve_silu(self.in_proj(tokens), self.conv_x.weight, self.conv_z.weight)
+        low = self.x_proj(x)
+        with torch.autocast(x.device.type, enabled=False):  # step sizes need float32
+            step = F.linear(low[..., : self.rank].float(), self.dt_proj.weight.float())
+            B, C = low[..., self.rank :].split(self.state, -1)
+            y = scan_raw(x, step, self.dt_proj.bias.float(), self.A_log.float(), B, C, self.D.float())
+        return gated_norm(y, z, self.norm.weight, self.scale, eps=NORM_EPS)
 
 
 def _convolve_tokens(tokens: Tensor, weight: Tensor) -> Tensor:

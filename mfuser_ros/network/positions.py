@@ -43,6 +43,14 @@ def reference_points(sizes: tuple[tuple[int, int], ...], device: torch.device) -
 
 
 @lru_cache(maxsize=64)
+def level_starts(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(levels,) int32 first token of each level."""
+    cells = [0, *(height * width for height, width in sizes[:-1])]
+    with torch.inference_mode(False):
+        return torch.tensor(cells, device=device).cumsum(0).int()
+
+
+@lru_cache(maxsize=64)
 def level_extents(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     """(levels, 2) width and height of each level in cells; kept on the device, so that a step can be captured."""
     with torch.inference_mode(False):

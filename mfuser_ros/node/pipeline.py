@@ -54,6 +54,7 @@ class Pipeline:
         self._node = node
         self._settings = settings
         self._segmenter = segmenter
+        self._engine = ""
         self._network = Network(segmenter, batch_limit=len(settings.cameras))
         self._poses = Poses(node, settings)
         self._odometry: Odometry | None = None
@@ -158,7 +159,7 @@ class Pipeline:
             self._memory = device.memory(self._segmenter.device)
         if regular:
             self._look_for_rivals()
-        shared = {"batch_limit": str(self._network.batch_limit), **self._memory}
+        shared = {"engine": self._segmenter.state, "batch_limit": str(self._network.batch_limit), **self._memory}
         reports = {}
         for name, camera in self._cameras.items():
             report = camera.health.report(now_ns, limits, regular=regular, clock_ns=clock_ns)
@@ -238,6 +239,7 @@ class Pipeline:
             self._last_start_ns = started_ns
             self._watchdog.begin(started_ns)
             answers = self._network.segment([work.seen for work in works], self._threshold(settings))
+            self._tell_engine()
             # the masks of all cameras first: nobody waits for the grid of another camera
             published = [
                 self._guarded(work.camera, partial(self._publish_mask, work, answer, started_ns, cyclic_ms))
@@ -252,6 +254,12 @@ class Pipeline:
                 look = partial(work.camera.look_for_trouble, work.seen, time.monotonic_ns(), hold_s)
                 self._guarded(work.camera, look)
         self._last_active_ns = time.monotonic_ns()
+
+    def _tell_engine(self) -> None:
+        """Say once how the network runs, and again when that changes: compiled, recorded, in smaller batches."""
+        if (state := self._segmenter.state) != self._engine:
+            self._engine = state
+            self._node.get_logger().info(f"engine: {state}")
 
     def _guarded(self, camera: Camera, step: Callable[[], Result]) -> Result | None:
         """The result of a step; None, and a fault until a picture succeeds, where it raises."""

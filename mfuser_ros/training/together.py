@@ -66,9 +66,8 @@ def train_together(
         for source in recipe.sources:
             if (key := _key(source, power)) not in sources:
                 sources[key] = load_source(source, data, device, frequency_power=power)
-        torch.manual_seed(recipe.seed)
         steps.append(Step(model, [sources[_key(source, power)] for source in recipe.sources], recipe, device))
-    together = Together(steps)
+    together = Together(steps, [row.recipe.seed for row in rows])
     first = rows[0].recipe
     done = 0
 
@@ -101,17 +100,28 @@ def train_together(
 
 
 class Together:
-    """Steps of several trainings as one call."""
+    """Steps of several trainings as one call.
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    On a CPU each row has random numbers of its own, so that it trains as it would alone. Branches of a graph share a
+    generator: there a row is as good as alone, but not the same.
+    """
+
+    def __init__(self, steps: Sequence[Step], seeds: Sequence[int]) -> None:
+        """Take over the steps of the rows, and the seed of each."""
         self._steps = steps
+        self._draws = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            self._draws.append(torch.get_rng_state())
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
         """Run one step of each."""
         if self._graph is None:
-            for step in self._steps:
+            for index, step in enumerate(self._steps):
+                torch.set_rng_state(self._draws[index])
                 step()
+                self._draws[index] = torch.get_rng_state()
             return
         self._graph.replay()
         for step in self._steps:

@@ -156,6 +156,19 @@ def test_runs_without_labels_are_compared_by_confidence_and_latency(tmp_path):
     assert {entry["name"] for entry in comparison["metrics"]} == {"confidence", "latency_ms"}
 
 
+def test_runs_on_sets_are_joined_by_the_names_of_their_pictures(tmp_path):
+    for name, car in (("a", 80), ("b", 60)):
+        run = write_run(tmp_path / name, lambda index, car=car: (90, car, 70), frames=100)
+        table = pq.read_table(run.folder / "frames.parquet")
+        stems = pa.array([f"{index:03d}" for index in table["index"].to_pylist()])
+        table = table.drop_columns(["bag", "topic", "time_s"]).append_column("stem", stems)
+        pq.write_table(table, run.folder / "frames.parquet")
+    comparison = compare(open_run(tmp_path / "a"), open_run(tmp_path / "b"))
+    assert (comparison["frames"], comparison["blocks"]) == (100, 10)  # tens of neighbours
+    assert by_name(comparison["classes"])["car"]["significant"]
+    assert comparison["most_different"][0]["topic"].isdigit()
+
+
 def test_runs_that_cannot_be_compared_are_one_line(tmp_path):
     a = write_run(tmp_path / "a", lambda index: (90, 80, 70))
     other = write_run(tmp_path / "b", lambda index: (90, 80, 70), names=["road", "bus", "sky"])

@@ -31,6 +31,7 @@ class StandIn:
         self.vocabulary = vocabulary.load()
         self.threshold = self.default_threshold
         self.timing = Timing(1.0, 2.0, 3.0)
+        self.state = "eager"
         self.error: Exception | None = None
         self.pictures: list[np.ndarray] = []
         self.thresholds: list[float] = []
