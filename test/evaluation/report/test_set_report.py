@@ -56,7 +56,7 @@ def test_report_holds_scores_faults_and_where_the_data_are_from(report: Report):
     for piece in ("mean IoU", "boundary IoU", "road precision", "calibration error", "Brostow", "sky seen as building"):
         assert piece in text
     assert "camvid/dusk: &lt;small&gt;" in text
-    assert text.count("data:image/jpeg") == 8 + 2  # worst and best
+    assert text.count('src="data:image/jpeg') == 8 + 2  # worst and best
 
 
 def test_pictures_are_ordered_and_carry_anchors(report: Report):
