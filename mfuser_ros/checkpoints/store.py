@@ -135,7 +135,7 @@ def save_model(network: MFuser, card: ModelCard, path: str | os.PathLike[str]) -
         raise CheckpointError(f"{target}: the card describes another architecture than the network's: give its own")
     tensors = {name: _half(name, tensor) for name, tensor in network.state_dict().items()}
     try:
-        with _written_beside(target) as weights, _written_beside(target.with_suffix(DESCRIPTION)) as description:
+        with written_beside(target) as weights, written_beside(target.with_suffix(DESCRIPTION)) as description:
             safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
             file = ModelFile(**dict(card), sha256=sha256(weights))
             content = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
@@ -266,7 +266,7 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _written_beside(target: Path) -> Iterator[Path]:
+def written_beside(target: Path) -> Iterator[Path]:
     """A path in the same folder that takes the place of `target` at the end, or vanishes on an error."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)

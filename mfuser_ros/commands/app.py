@@ -19,6 +19,7 @@ from mfuser_ros.commands.bench import bench
 from mfuser_ros.commands.convert import convert
 from mfuser_ros.commands.demo import demo
 from mfuser_ros.commands.evaluate import evaluate
+from mfuser_ros.commands.export import export
 from mfuser_ros.commands.info import info
 from mfuser_ros.commands.parity import parity
 from mfuser_ros.commands.segment import segment
@@ -55,6 +56,7 @@ app.command()(bench)
 app.command()(info)
 app.command()(convert)
 app.command()(parity)
+app.command()(export)
 app.add_typer(bag.app, name="bag")
 app.command()(demo)
 

@@ -40,12 +40,13 @@ def test_loop_equals_a_scan_worked_by_hand():
     torch.testing.assert_close(y, torch.tensor([[[6.0 + 20.0], [2 * second_state + 40.0]]]))
 
 
+@pytest.mark.parametrize("backend", ["blocked", "straight"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_blocked_scan_equals_the_loop_with_all_gradients(shape):
+def test_scan_in_chunks_equals_the_loop_with_all_gradients(shape, backend):
     inputs = scan_inputs(*shape, dtype=torch.float64)
 
     expected = selective_scan(*inputs, backend="loop")
-    found = selective_scan(*inputs, backend="blocked")
+    found = selective_scan(*inputs, backend=backend)
 
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     for ours, theirs in zip(

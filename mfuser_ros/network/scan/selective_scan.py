@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from mfuser_ros.network.scan import blocked, loop
+from mfuser_ros.network.scan import blocked, loop, straight
 
-Backend = Literal["auto", "loop", "blocked", "triton"]
+Backend = Literal["auto", "loop", "blocked", "triton", "straight"]
 
 
 def selective_scan(
@@ -27,7 +27,8 @@ def selective_scan(
         B: (batch, L, N) input projections, shared by all channels.
         C: (batch, L, N) output projections, shared by all channels.
         D: (H,) skip gain.
-        backend: ``loop`` (the reference), ``blocked`` (plain torch, fast on a CPU), ``triton`` (GPU), or ``auto``.
+        backend: ``loop`` (the reference), ``blocked`` (plain torch, fast on a CPU), ``triton`` (GPU),
+            ``straight`` (a short graph without loops, for export), or ``auto``.
 
     Returns:
         (batch, L, H) output in float32; the recurrence always runs in float32 (float64 inputs stay float64).
@@ -40,4 +41,5 @@ def selective_scan(
         from mfuser_ros.network.scan import kernel  # noqa: PLC0415  (triton is an optional extra)
 
         return kernel.scan(x, delta, A, B, C, D)
-    return loop.scan(x, delta, A, B, C, D) if backend == "loop" else blocked.scan(x, delta, A, B, C, D)
+    plain = {"loop": loop, "blocked": blocked, "straight": straight}[backend]
+    return plain.scan(x, delta, A, B, C, D)
