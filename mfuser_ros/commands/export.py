@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mfuser_ros.errors import ConfigurationError, InputError
+from mfuser_ros.errors import ConfigurationError
 
 
 def export(
@@ -37,6 +37,7 @@ def export(
     Example: mfuser export small.onnx --size 640x352
     """
     import mfuser_ros  # noqa: PLC0415  cv2 and torch are imported where they are used
+    from mfuser_ros.datasets.pictures import read_picture  # noqa: PLC0415
     from mfuser_ros.inference.export import NoParityError, export_onnx  # noqa: PLC0415
 
     width, _, height = size.partition("x")
@@ -47,7 +48,7 @@ def export(
         check = export_onnx(
             segmenter, out, (int(height), int(width)), batch=batch, opset=opset,
             output=output,  # type: ignore[arg-type]  # checked there
-            pictures=[_read(path) for path in picture or []],
+            pictures=[read_picture(path) for path in picture or []],
         )  # fmt: skip
     except NoParityError as error:
         print(f"mfuser: {error}", file=sys.stderr)
@@ -58,11 +59,3 @@ def export(
             f"{check.difference:.2g}, {check.equal:.3%} of labels equal: parity"
         )
 
-
-def _read(path: Path):  # noqa: ANN202
-    import cv2  # noqa: PLC0415
-
-    stored = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if stored is None:
-        raise InputError(f"{path}: is no picture that can be read: give a JPEG or PNG")
-    return cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
