@@ -58,4 +58,3 @@ def export(
             f"{out}: {out.stat().st_size / 1e6:.1f} MB, opset {opset}; ONNX Runtime against torch: largest difference "
             f"{check.difference:.2g}, {check.equal:.3%} of labels equal: parity"
         )
-

@@ -78,7 +78,8 @@ class _Exportable(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(batch, H, W, 3) uint8 RGB -> the probabilities at a quarter of it, or labels and confidence at all of it."""
-        scores = assemble(self.network.predict(picture.permute(0, 3, 1, 2).float()))
+        batch = picture.float().permute(0, 3, 1, 2)  # in this order: TensorRT knows bytes at the edge of a graph alone
+        scores = assemble(self.network.predict(batch))
         probability = probabilities(scores, self.temperature)
         if self.merging is not None:
             probability = torch.einsum("mk,bkhw->bmhw", self.merging, probability)
@@ -123,7 +124,7 @@ def export_onnx(
     exportable = _Exportable(segmenter.model, segmenter.temperature, segmenter.members, output).eval()
     try:
         with written_beside(target) as temporary:
-            # in this order: torch also fills the caches of places and encodings, which tracing would fill with stand-ins
+            # torch first: its run fills the caches of places and encodings, which tracing would fill with stand-ins
             expected = [_of_torch(exportable, pictures) for pictures in batches]
             with _exportable_forms(segmenter.model):
                 _write(exportable, batches[0], temporary, opset, _metadata(segmenter, size, batch, output))
@@ -182,9 +183,7 @@ def _exportable_forms(network: MFuser) -> Iterator[None]:
             attention.sampler = "auto"
 
 
-def _write(
-    exportable: _Exportable, pictures: np.ndarray, path: Path, opset: int, metadata: dict[str, str]
-) -> None:  # fmt: skip
+def _write(exportable: _Exportable, pictures: np.ndarray, path: Path, opset: int, metadata: dict[str, str]) -> None:
     import onnx  # noqa: PLC0415  # optional extra
 
     names = ["probability"] if exportable.output == "probability" else ["labels", "confidence"]

@@ -10,9 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from mfuser_ros import __version__, vocabulary
-from mfuser_ros.errors import ConfigurationError
+import mfuser_ros
+from mfuser_ros import vocabulary
+from mfuser_ros.checkpoints import ModelCard, load_model, save_model
+from mfuser_ros.commands.app import app
+from mfuser_ros.errors import ConfigurationError, MFuserError
 from mfuser_ros.inference import Segmenter
 from mfuser_ros.network.config import WindowInput, changed
 from mfuser_ros.network.deformable import DeformableAttention
@@ -29,6 +33,7 @@ from mfuser_ros.inference.export import NoParityError, export_onnx  # noqa: E402
 
 SIZE = (64, 128)
 ROOT = Path(__file__).resolve().parents[2]
+FILES = [str(ROOT / "test" / "data" / "pictures" / f"highway_{number}.jpg") for number in (300, 560)]
 # all kinds of parts of `small`, few of each: export takes its time with every node
 ARCHITECTURE = changed("small", {"fusion": {"stages": [3, 6]}, "head": {"pixel_layers": 1, "query_layers": 3}})
 
@@ -51,20 +56,43 @@ def segmenter_of(seed: int, architecture=ARCHITECTURE, classes: Vocabulary | Non
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return segmenter_of(1)
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    torch.manual_seed(1)
+    card = ModelCard(
+        name="random",
+        architecture=ARCHITECTURE,
+        vocabulary=vocabulary.load().names,
+        threshold=0.4,
+        temperature=0.2,
+        licence="CC0-1.0",
+        provenance="random weights, seed 1",
+    )
+    save_model(MFuser(ARCHITECTURE), card, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(weights) -> Segmenter:
+    return mfuser_ros.load(weights, device="cpu", input_size=SIZE)
 
 
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:
-    files = [ROOT / "test" / "data" / "pictures" / f"highway_{number}.jpg" for number in (300, 560)]
-    return [cv2.resize(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB), SIZE[::-1]) for file in files]
+    return [cv2.resize(cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB), SIZE[::-1]) for file in FILES]
 
 
 @pytest.fixture(scope="module")
-def exported(segmenter, pictures, tmp_path_factory) -> Path:
+def exported(weights, tmp_path_factory) -> Path:
+    """Written by the command, as a user does."""
     path = tmp_path_factory.mktemp("onnx") / "random.onnx"
-    export_onnx(segmenter, path, SIZE, batch=2, pictures=pictures)
+    pictures = [argument for file in FILES for argument in ("--picture", file)]
+    finished = CliRunner().invoke(
+        app, ["export", str(path), "--size", "128x64", "--batch", "2", "--model", str(weights), *pictures]
+    )
+    assert finished.exit_code == 0, finished.output
+    assert "random.onnx: " in finished.stdout
+    assert "100.000% of labels equal: parity" in " ".join(finished.stdout.split())
     return path
 
 
@@ -100,23 +128,24 @@ def test_file_gives_labels_and_confidence_of_merged_classes(pictures, tmp_path):
     assert np.abs(confidence[0].astype(int) - expected.confidence).max() <= 2
 
 
-def test_file_states_classes_weights_version_and_size(exported):
+def test_file_states_classes_weights_version_and_size(exported, segmenter):
     session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
     stated = session.get_modelmeta().custom_metadata_map
 
     assert json.loads(stated["classes"]) == list(vocabulary.load().names)
-    assert stated["sha256"] == "ab" * 32
-    assert stated["version"] == __version__
+    assert stated["sha256"] == segmenter.sha256
+    assert stated["version"] == mfuser_ros.__version__
     assert (stated["width"], stated["height"], stated["output"]) == ("128", "64", "probability")
     assert (stated["temperature"], stated["threshold"]) == ("0.2", "0.4")
     assert session.get_inputs()[0].shape == [2, 64, 128, 3]
     assert session.get_inputs()[0].type == "tensor(uint8)"
 
 
-def test_file_tells_nothing_of_the_machine_and_no_loop_stands_in_it(exported):
+def test_file_tells_nothing_of_the_machine_and_holds_plain_operators_alone(exported):
     model = onnx.load(exported)
 
     assert str(ROOT).encode() not in exported.read_bytes()
+    assert [node.op_type for node in model.graph.node if "picture" in node.input] == ["Cast"]  # TensorRT needs it so
     assert {node.op_type for node in model.graph.node}.isdisjoint({"Loop", "Scan", "If"})
     assert {entry.domain for entry in model.opset_import} == {""}  # of no other operators than ONNX's own
 
@@ -171,3 +200,34 @@ def test_place_that_cannot_be_written_is_named_before_the_work(segmenter, tmp_pa
 
     with pytest.raises(ConfigurationError, match=r"none/never\.onnx: cannot be written"):
         export_onnx(segmenter, tmp_path / "none" / "never.onnx", SIZE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "640"], "--size 640: write WIDTHxHEIGHT"),
+        (["--picture", "none.jpg"], "none.jpg: cannot be read"),
+        (["--opset", "9"], "opset 9: choose 18 to 23"),
+    ],
+)
+def test_bad_argument_is_an_error_of_ours(weights, tmp_path, arguments, words):
+    finished = CliRunner().invoke(app, ["export", str(tmp_path / "never.onnx"), "--model", str(weights), *arguments])
+
+    assert isinstance(finished.exception, MFuserError)  # which `main` turns into one line and exit code 2
+    assert words in str(finished.exception)
+
+
+def test_disagreement_is_exit_code_1(exported, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_write", lambda _module, _pictures, path, *_rest: shutil.copy(exported, path))
+    torch.manual_seed(4)
+    other = tmp_path / "other.safetensors"
+    card = load_model(weights)[1].model_dump(exclude={"sha256"})
+    save_model(MFuser(ARCHITECTURE), ModelCard(**card), other)
+
+    finished = CliRunner().invoke(
+        app, ["export", str(tmp_path / "never.onnx"), "--size", "128x64", "--batch", "2", "--model", str(other)]
+    )
+
+    assert finished.exit_code == 1
+    assert "never.onnx: is not written" in finished.stderr
+    assert not (tmp_path / "never.onnx").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -55,11 +56,24 @@ def test_scan_in_chunks_equals_the_loop_with_all_gradients(shape, backend):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_blocked_scan_survives_large_steps_over_a_long_sequence():
+def test_straight_scan_of_twice_the_length_is_one_round_longer():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def operations(chunks: int) -> int:
+        inputs = [tensor.detach() for tensor in scan_inputs(1, chunks * CHUNK, 2, torch.float32)]
+        return len(make_fx(lambda *given: selective_scan(*given, backend="straight"))(*inputs).graph.nodes)
+
+    rounds = [operations(chunks) for chunks in (4, 8, 16, 32)]
+    assert len(set(np.diff(rounds))) == 1  # the same few operations for each doubling
+    assert rounds[1] - rounds[0] < 15
+
+
+@pytest.mark.parametrize("backend", ["blocked", "straight"])
+def test_scan_in_chunks_survives_large_steps_over_a_long_sequence(backend):
     x, _, A, B, C, D = scan_inputs(1, 400, 2, torch.float32)
     delta = torch.full_like(x, 30.0)  # a product of decays over one chunk underflows, its inverse would overflow
 
-    y = selective_scan(x, delta, A, B, C, D, backend="blocked")
+    y = selective_scan(x, delta, A, B, C, D, backend=backend)
 
     assert torch.isfinite(y).all()
     torch.testing.assert_close(y, selective_scan(x, delta, A, B, C, D, backend="loop"), rtol=1e-4, atol=1e-3)
