@@ -202,13 +202,13 @@ def main() -> None:
         "ms": measure(engines, picture, (720, 1280), arguments.rounds),
         "failed": failed,
         "load_average_after": [round(value, 2) for value in os.getloadavg()],
-        "miou": {},
+        "scores": {},
     }
     print(json.dumps(result["ms"], indent=1), failed, flush=True)
     for source in SETS:
         for name, engine in engines.items():
             scored = score(engine, segmenter, source, arguments.data, size, arguments.pictures)
-            result["miou"].setdefault(name, {})[source] = scored
+            result["scores"].setdefault(name, {})[source] = scored
             print(source, name, scored, flush=True)
             arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

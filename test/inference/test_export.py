@@ -35,7 +35,7 @@ SIZE = (64, 128)
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [str(ROOT / "test" / "data" / "pictures" / f"highway_{number}.jpg") for number in (300, 560)]
 # all kinds of parts of `small`, few of each: export takes its time with every node
-ARCHITECTURE = changed("small", {"fusion": {"stages": [3, 6]}, "head": {"pixel_layers": 1, "query_layers": 3}})
+ARCHITECTURE = changed("small", {"fusion": {"stages": [6]}, "head": {"pixel_layers": 1, "query_layers": 1}})
 
 
 def segmenter_of(seed: int, architecture=ARCHITECTURE, classes: Vocabulary | None = None, members=None) -> Segmenter:

@@ -41,5 +41,6 @@ def selective_scan(
         from mfuser_ros.network.scan import kernel  # noqa: PLC0415  (triton is an optional extra)
 
         return kernel.scan(x, delta, A, B, C, D)
-    plain = {"loop": loop, "blocked": blocked, "straight": straight}[backend]
-    return plain.scan(x, delta, A, B, C, D)
+    if backend == "straight":
+        return straight.scan(x, delta, A, B, C, D)
+    return loop.scan(x, delta, A, B, C, D) if backend == "loop" else blocked.scan(x, delta, A, B, C, D)

@@ -25,8 +25,8 @@ def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -
     rates = A.t()  # (N, H)
 
     # one slice of one token each, so that neither cutting nor joining changes the number of axes
-    decays = torch.exp(steps[:, :, :, None, :] * rates).split(1)  # CHUNK times (1, batch, chunks, N, H)
-    gains = ((steps * _in_chunks(x))[:, :, :, None, :] * B_chunks[..., None]).split(1)
+    decays = torch.exp(steps[:, :, :, None, :] * rates).chunk(CHUNK)  # CHUNK times (1, batch, chunks, N, H)
+    gains = ((steps * _in_chunks(x))[:, :, :, None, :] * B_chunks[..., None]).chunk(CHUNK)
     states = [gains[0]]  # after each token, from a zero state
     for decay, gain in zip(decays[1:], gains[1:], strict=True):
         states.append(decay * states[-1] + gain)
