@@ -67,8 +67,9 @@ def of_torch(segmenter: Segmenter, dtype: torch.dtype = torch.float32) -> Engine
 
 
 def of_onnxruntime(path: Path) -> Engine:
-    """An ONNX file by ONNX Runtime."""
+    """An ONNX file by ONNX Runtime, with as many threads as torch has."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would count as work
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -79,9 +80,12 @@ def of_openvino(path: Path, precision: str) -> Engine:
     """An ONNX file by OpenVINO; precision f32 or bf16."""
     import openvino  # noqa: PLC0415  # not one of our extras
 
-    compiled = openvino.Core().compile_model(  # threads: as many as there are cores
-        str(path), "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    )
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     return lambda pictures: np.array(compiled(pictures)[0])
 
 
@@ -121,8 +125,9 @@ def measure(engines: dict[str, Engine], picture: np.ndarray, camera: tuple[int, 
     calls["enlarge"] = partial(best_class, answer, *camera)
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+    for name, call in calls.items():
         call()
+        print(name, "is ready", flush=True)
     for _ in range(rounds):
         for name, call in calls.items():
             begin, used = time.perf_counter(), time.process_time()
@@ -165,8 +170,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--pictures", type=int, default=100, help="of each set")
     parser.add_argument("--work", type=Path, required=True, help="folder for the files in int8; kept for the next time")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="names of engines; left out: all that are there")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     session = onnxruntime.InferenceSession(str(arguments.file), providers=["CPUExecutionProvider"])
     properties = session.get_modelmeta().custom_metadata_map
     size = (int(properties["height"]), int(properties["width"]))
