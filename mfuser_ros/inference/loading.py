@@ -11,6 +11,7 @@ import torch
 from mfuser_ros import vocabulary as vocabularies
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.errors import ConfigurationError, DeviceError, VocabularyError
+from mfuser_ros.inference.exported import ExportedNetwork
 from mfuser_ros.inference.queries import adopt
 from mfuser_ros.inference.segmenter import Precision, Segmenter, Size
 from mfuser_ros.network.optimize import optimize
@@ -25,6 +26,7 @@ def load(
     input_size: Size | None = None,
     precision: Precision | Literal["auto"] = "auto",
     vocabulary: str | os.PathLike[str] | Vocabulary | None = None,
+    onnx: str | os.PathLike[str] | None = None,
 ) -> Segmenter:
     """Load a model and make it ready.
 
@@ -38,6 +40,8 @@ def load(
             free. The queries of a class are names of the model's classes, which are merged: their probabilities add
             up. What no class uses counts as unknown, the others become no surer by it. A model with a text tower
             takes other words for its classes, too (`mfuser_ros.inference.queries`).
+        onnx: file of `mfuser export` for the same weights and vocabulary, which OpenVINO runs in the place of torch; on
+            a CPU alone, at the file's size, in float32 or bfloat16.
 
     Raises:
         CheckpointError: weights are missing, corrupt, or of another architecture.
@@ -46,7 +50,7 @@ def load(
         VocabularyError: the vocabulary is malformed, or speaks of classes that the model cannot know.
     """
     chosen = choose_device(device)
-    arithmetic = _choose_precision(precision, chosen)
+    arithmetic = _choose_precision(precision, chosen, exported=onnx is not None)
     network, description = load_model(model)
     if not vocabulary:
         vocabulary = vocabularies.load()
@@ -58,6 +62,12 @@ def load(
     elif not isinstance(vocabulary, Vocabulary):
         vocabulary = vocabularies.load(Path(vocabulary))
     members = adopt(network, description, vocabulary)
+    exported = None
+    if onnx is not None:
+        exported = ExportedNetwork(onnx, sha256=description.sha256, classes=vocabulary.names, precision=arithmetic)
+        if input_size not in (None, exported.size):
+            raise ConfigurationError(f"input_size {input_size}: {onnx} is for {exported.size}: leave it out")
+        input_size = exported.size
     return Segmenter(
         optimize(network),
         vocabulary,
@@ -70,6 +80,7 @@ def load(
         temperature=description.temperature,
         input_size=input_size,
         members=members,
+        exported=exported,
     )
 
 
@@ -92,11 +103,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def _choose_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+def _choose_precision(
+    precision: Precision | Literal["auto"], device: torch.device, *, exported: bool = False
+) -> Precision:
+    if exported and device.type != "cpu":
+        raise ConfigurationError(f"onnx: runs on a CPU, device is {device}: choose cpu or leave it out")
     if precision == "auto":
         return "float32" if device.type == "cpu" else "float16"
     if precision not in ("float32", "float16", "bfloat16"):
         raise ConfigurationError(f"precision {precision!r}: choose auto, float32, float16 or bfloat16")
-    if device.type == "cpu" and precision != "float32":
+    if device.type == "cpu" and precision != "float32" and not (exported and precision == "bfloat16"):
         raise ConfigurationError(f"precision {precision}: a CPU runs float32 alone: choose float32 or auto")
     return precision

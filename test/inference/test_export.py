@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import mfuser_ros
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints import ModelCard, load_model, save_model
 from mfuser_ros.commands.app import app
-from mfuser_ros.errors import ConfigurationError, MFuserError
+from mfuser_ros.errors import CheckpointError, ConfigurationError, MFuserError
 from mfuser_ros.inference import Segmenter
 from mfuser_ros.network.config import WindowInput, changed
 from mfuser_ros.network.deformable import DeformableAttention
@@ -30,6 +31,7 @@ pytest.importorskip("onnxscript", reason="needs the [export] extra")
 
 from mfuser_ros.inference import export  # noqa: E402
 from mfuser_ros.inference.export import NoParityError, export_onnx  # noqa: E402
+from mfuser_ros.inference.exported import ExportedNetwork  # noqa: E402
 
 SIZE = (64, 128)
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,6 +202,37 @@ def test_place_that_cannot_be_written_is_named_before_the_work(segmenter, tmp_pa
 
     with pytest.raises(ConfigurationError, match=r"none/never\.onnx: cannot be written"):
         export_onnx(segmenter, tmp_path / "none" / "never.onnx", SIZE)
+
+
+@pytest.fixture(scope="module")
+def openvino():
+    return pytest.importorskip("openvino", reason="needs the [openvino] extra")
+
+
+def test_openvino_gives_the_masks_of_torch_also_where_a_batch_is_not_full(
+    openvino, exported, weights, segmenter, pictures
+):
+    by_openvino = mfuser_ros.load(weights, device="cpu", onnx=exported)
+
+    for found, expected in zip(by_openvino([*pictures, pictures[0]]), segmenter([*pictures, pictures[0]]), strict=True):
+        assert (found.labels == expected.labels).mean() > 0.999
+        assert np.abs(found.confidence.astype(int) - expected.confidence).max() <= 1
+
+
+def test_openvino_refuses_a_file_of_other_weights_size_or_place(openvino, exported, weights, tmp_path):
+    with pytest.raises(CheckpointError, match="export again"):
+        ExportedNetwork(exported, sha256="cd" * 32, classes=vocabulary.load().names)
+    with pytest.raises(CheckpointError, match=r"none\.onnx: no such file"):
+        mfuser_ros.load(weights, device="cpu", onnx=tmp_path / "none.onnx")
+    with pytest.raises(ConfigurationError, match=r"input_size \(96, 96\)"):
+        mfuser_ros.load(weights, device="cpu", onnx=exported, input_size=(96, 96))
+
+
+def test_missing_openvino_is_named(weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)  # which makes its import fail
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'mfuser_ros\[openvino\]'"):
+        mfuser_ros.load(weights, device="cpu", onnx=tmp_path / "any.onnx")
 
 
 @pytest.mark.parametrize(
