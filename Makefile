@@ -1,4 +1,4 @@
-# setup, demo, test, lint, bench, docs: see README.md. PYTHON chooses the interpreter of .venv: make setup PYTHON=python3.12
+# setup, demo, test, lint, bench, witness, docs, train: see README.md and docs/training.md. PYTHON chooses the interpreter of .venv: make setup PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ comma := ,
 EXTRAS := $(if $(ROS_DISTRO),dev,ros$(comma)dev)
 BENCHMARK ?= docs/benchmarks/$(shell date +%F)-$(shell uname -m).json
 
-.PHONY: setup demo test lint bench docs
+.PHONY: setup demo test lint bench witness docs train
 
 setup: $(INSTALLED)
 
@@ -33,5 +33,17 @@ lint: setup
 bench: setup
 	$(BIN)/mfuser bench --stages --json $(BENCHMARK)
 
+# the drivable area and the pose estimate against rendered scenes, for the tables of docs/drivable.md
+witness: setup
+	$(BIN)/python test/drivable/measure.py --jobs $(shell nproc)
+	$(BIN)/python test/drivable/measure_pose.py --jobs $(shell nproc)
+
 docs: setup
 	$(BIN)/python docs/tables.py
+
+# repeats a training and keeps its log: make train DATA=... TOWERS=... MINUTES=19.5
+RECIPE ?= config/train/small.yaml
+RUN := $(notdir $(basename $(RECIPE)))
+train: setup
+	$(BIN)/mfuser train $(RECIPE) --data $(DATA) --towers $(TOWERS) --out runs/$(RUN) $(if $(MINUTES),--minutes $(MINUTES))
+	mkdir -p docs/trainings/$(RUN) && cp runs/$(RUN)/log.jsonl runs/$(RUN)/run.json docs/trainings/$(RUN)/

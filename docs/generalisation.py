@@ -18,7 +18,7 @@ import torch
 
 from mfuser_ros.checkpoints.store import load_model
 from mfuser_ros.datasets.config import load_config
-from mfuser_ros.datasets.packed import open_split
+from mfuser_ros.datasets.opening import open_split
 from mfuser_ros.evaluation.dataset import evaluate, network_probabilities
 from mfuser_ros.evaluation.summary import summarise
 from mfuser_ros.inference.loading import choose_device
@@ -58,7 +58,9 @@ def score(arguments: argparse.Namespace) -> None:
     environment = {"torch": torch.__version__, "python": platform.python_version()}
     if torch.cuda.is_available():
         environment["gpu"] = torch.cuda.get_device_name()
-    arguments.json.write_text(json.dumps({"version": 1, "environment": environment, "rows": rows}, indent=1) + "\n")
+    arguments.json.write_text(
+        json.dumps({"version": 1, "environment": environment, "trainings": rows}, indent=1) + "\n"
+    )
 
 
 def _score(file: Path, data: Path, device: str, target: str) -> dict[str, Any]:

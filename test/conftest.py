@@ -1,6 +1,6 @@
 """ROS for the tests: isolated, loud where it is missing, and waited for by events, never by sleeping.
 
-The environment is set here because rclpy and its messages read it when they are imported.
+The environment is set here because rclpy, its messages and triton read it when they are imported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ def _isolate_ros() -> None:
     os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds_shm.xml")
 
 
+def _interpret_triton() -> None:
+    """Without a GPU the Triton kernels run in its interpreter, which must be chosen before triton is imported."""
+    if not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 _isolate_ros()
+_interpret_triton()
 
 
 def pytest_unconfigure() -> None:
@@ -145,9 +152,23 @@ class Graph:
         self.context.try_shutdown()
 
 
+@pytest.fixture(scope="session")
+def ros() -> Any:
+    """rclpy, as `require_ros` gives it."""
+    return require_ros()
+
+
 @pytest.fixture
 def graph() -> Iterator[Graph]:
     """A ROS graph of the test's own, with a node to publish and listen."""
+    made = Graph(require_ros())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_graph() -> Iterator[Graph]:
+    """A ROS graph for all tests of a module."""
     made = Graph(require_ros())
     yield made
     made.close()

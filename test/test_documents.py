@@ -25,10 +25,10 @@ def tables() -> ModuleType:
     return module
 
 
-def test_tables_of_the_readme_are_up_to_date(tables):
-    text = README.read_text(encoding="utf-8")
-
-    assert tables.filled(text, tables.tables()) == text, "run `make docs`"
+def test_tables_of_every_page_are_up_to_date(tables):
+    for page, of_page in tables.PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        assert tables.filled(text, of_page()) == text, f"{page.name}: run `make docs`"
 
 
 def test_measured_rows_become_a_table(tables):
@@ -47,6 +47,22 @@ def test_measured_rows_become_a_table(tables):
     )
 
 
+def test_windows_of_a_gpu_that_was_shared_are_no_figures_to_show(tables):
+    window = {
+        "what": "window", "model": "eva02-l", "device": "cuda:0", "device_name": "GPU X", "size": "512x512",
+        "batch": 8, "precision": "float16", "backend": "graph", "weights": "random", "gpu": "quiet",
+        "ms": {"p50": 12.5}, "peak_gpu_mb": 1930,
+    }  # fmt: skip
+    rows = [window, window | {"gpu": "shared with a training"}]
+
+    lines = tables.speed([("x.json", {"environment": {"date": "2026-01-02"}, "rows": rows})]).splitlines()
+
+    assert lines[2:] == [
+        "| `eva02-l`, random weights, float16, network alone, graph | GPU X | 512x512 | 8 | 12.50 | - | 1930 "
+        "| [2026-01-02](docs/benchmarks/x.json) |"
+    ]
+
+
 def test_evaluation_becomes_a_row(tables):
     content = {
         "input": "camvid/dusk", "frames": 124, "model": {"name": "small"}, "miou": 0.625, "road": {"iou": None},
@@ -63,7 +79,10 @@ def test_missing_mark_is_an_error(tables):
         tables.filled("no mark", {"speed": "table"})
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/training.md", "docs/drivable.md", "docs/node.md", "docs/recipes.md"],
+)
 def test_links_lead_to_files(document):
     path = ROOT / document
     text = path.read_text(encoding="utf-8")

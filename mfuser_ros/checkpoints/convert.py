@@ -1,11 +1,20 @@
-"""From published checkpoints to our model files."""
+"""From published checkpoints to our model files.
+
+A .pth is a pickle, which could run any code while it is read. Torch's weights-only reader is used. It builds tensors,
+their sizes and types, and plain values (None, bool, int, float, str, bytes, list, tuple, dict, OrderedDict, Counter,
+set), and refuses every other class and function by its name. The published files hold no more: beside the state dict
+there is a `meta` of plain text.
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
+import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -18,18 +27,20 @@ from mfuser_ros.checkpoints.store import (
     ModelCard,
     ModelFile,
     TokenIds,
+    class_token_ids,
     read_tensors,
     save_model,
     sha256,
 )
 from mfuser_ros.checkpoints.token_ids import read_token_ids
 from mfuser_ros.errors import CheckpointError, ConfigurationError
-from mfuser_ros.network.config import PRESETS, Architecture, SiglipText
+from mfuser_ros.network.config import PRESETS, Architecture, DroppedText, SiglipText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import TextEncoder
 
 Fit = Callable[[str, Tensor, torch.Size], Tensor]
 
+_NO_TEXT = "text tower, left out: the embeddings of the class names are stored"
 LICENCE = "not stated by the authors of the checkpoint: for your own use, do not pass on"
 
 
@@ -51,6 +62,7 @@ def convert(
     preset: str | None = None,
     licence: str = LICENCE,
     tokens: Path | None = None,
+    drop_text: bool = False,
 ) -> Conversion:
     """Turn a published MFuser checkpoint into NAME.safetensors and NAME.yaml.
 
@@ -62,6 +74,8 @@ def convert(
         tokens: file with the token ids of the class names, or a sentencepiece model that gives them (see
             `read_token_ids`). `siglip-l` needs one, because its tokenizer does not ship with us; the ids go into the
             YAML. The other variants have their tokenizer.
+        drop_text: write the embeddings of the class names in place of the text tower; the model then knows no other
+            words.
 
     Raises:
         CheckpointError: the preset has no layout, the file is missing, corrupt or holds more than tensors, or its
@@ -81,20 +95,44 @@ def convert(
     keys = map_keys(published, LAYOUTS[preset], source=str(path))
     ours = translate(published, keys, network.state_dict(), preset=architecture.name, source=str(path))
     network.load_state_dict(ours, assign=True)
-    if token_ids is not None and isinstance(network.text, TextEncoder):
-        network.text.set_token_ids(token_ids)  # refuses those that its vocabulary does not have
+    assert isinstance(network.text, TextEncoder)  # of every published variant
+    # refuses ids that its vocabulary does not have
+    network.text.set_token_ids(class_token_ids(network.text.config, names, token_ids))
+    dropped = dict(keys.dropped)
+    if drop_text:
+        dropped |= {their: _NO_TEXT for their, our in keys.renamed.items() if our.startswith("text.")}
+        token_ids = None
+        replace_text(network)
     card = ModelCard(
         name=Path(target).stem,
-        architecture=architecture,
+        architecture=network.architecture,
         vocabulary=names,
         token_ids=token_ids,
         threshold=0.0,  # neither was ever fitted for these weights
         temperature=1.0,
         licence=licence,
-        provenance=f"converted by `mfuser convert` from {path.name}, SHA-256 {sha256(path)}",
+        provenance=f"converted by {this_tool()} from {path.name}, SHA-256 {sha256(path)}",
     )
     file = save_model(network, card, target)
-    return Conversion(preset, file, Path(target), len(keys.renamed), keys.dropped)
+    return Conversion(preset, file, Path(target), len(keys.renamed) + len(keys.dropped) - len(dropped), dropped)
+
+
+def replace_text(network: MFuser) -> None:
+    """Put the embeddings of its classes in the place of a network's text tower, and into its architecture.
+
+    Raises:
+        ConfigurationError: the network has no text tower, or that has no token ids.
+    """
+    if not isinstance(network.text, TextEncoder):
+        raise ConfigurationError(f"{network.architecture.name}: has no text tower to leave out")
+    network.text = network.text.dropped()
+    network.architecture = network.architecture.model_copy(update={"text": DroppedText()})
+
+
+def this_tool() -> str:
+    """Command, version and date, for the provenance of a file."""
+    version = sys.modules["mfuser_ros"].__version__  # an import would reach up to what the package offers
+    return f"`mfuser convert` {version} on {datetime.now(timezone.utc):%Y-%m-%d}"
 
 
 def token_ids_for(architecture: Architecture, names: Sequence[str], tokens: Path | None) -> TokenIds | None:
@@ -176,10 +214,11 @@ def gather(published: Mapping[str, Tensor], renamed: Mapping[str, str], *, sourc
         elif "T" in parts:
             ours[our] = published[parts["T"]].T.contiguous()
         else:
-            for part in "qkv":
+            stacked = ("q", "kv") if "kv" in parts else ("q", "k", "v")
+            for part in stacked:
                 if part not in parts:
                     raise CheckpointError(f"{source}: part {part} of {our} is missing beside {min(parts.values())}")
-            ours[our] = torch.cat([published[parts[part]] for part in "qkv"])
+            ours[our] = torch.cat([published[parts[part]] for part in stacked])
     return ours
 
 
@@ -235,14 +274,15 @@ def translate(
 
 def _unpickled(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # mapped, so that an optimizer's state beside the weights never comes into memory; old files are no archives
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0].strip()
         raise CheckpointError(
             f"{path}: holds more than tensors and plain values, which could run code, or is corrupt ({reason}): "
-            "save its state_dict as .safetensors where you trust it"
+            "save its state_dict as .safetensors on a machine where you trust it"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]

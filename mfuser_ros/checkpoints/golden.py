@@ -28,6 +28,7 @@ class Golden:
     """One recorded run."""
 
     name: str
+    manifest: Mapping[str, Any]  # the whole JSON
     sizes: Mapping[str, Any]  # hyperparameters, over those of the lender; their types vary, hence Any
     tolerance: Mapping[str, Any]  # the same
     tensors: Mapping[str, Tensor]
@@ -77,6 +78,7 @@ def read_golden(path: str | Path) -> Golden:
         holder = read_tensors(_beside(lender, ".safetensors"))
     return Golden(
         name=manifest["name"],
+        manifest=manifest,
         sizes=sizes,
         tolerance=manifest["tolerance"],
         tensors={key: value for key, value in tensors.items() if not key.startswith("sd.")},

@@ -3,8 +3,8 @@
 A layout is a table: each published name matches one pattern, which says our name, or is dropped for a stated reason.
 A name that no pattern matches is an error: nothing is left out silently.
 
-Our name may end in a mark: ``@q``, ``@k`` and ``@v`` are the three parts of one matrix or bias, stacked in this order;
-``@T`` is a matrix that we keep the other way round.
+Our name may end in a mark: ``@q``, ``@k`` and ``@v`` (or ``@q`` and ``@kv``) are the parts of one matrix or bias,
+stacked in this order; ``@T`` is a matrix that we keep the other way round.
 
 Source: the state dicts of devinxzhang/MFuser; names are facts, no code is taken.
 """

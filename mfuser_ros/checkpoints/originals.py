@@ -1,8 +1,9 @@
 """The files of the original encoders -> the frozen towers of an MFuser that is still to be trained.
 
-Each file is renamed to what a published MFuser checkpoint calls the same weights, and from there goes through its key
-map. Positions and patch kernels are resized as published: DINOv2 and EVA02-CLIP bicubic, CLIP and SigLIP bilinear,
-never with antialiasing (timm's own loaders use it), kernels without a change of magnitude; text positions are cut.
+Each file of an encoder's own authors is renamed to what a published MFuser checkpoint calls the same weights, and from
+there goes through its key map. Where open_clip runs a tower of timm, the names are ours but for their prefixes.
+Positions and patch kernels are resized as published: DINOv2 and EVA02-CLIP bicubic, CLIP and SigLIP bilinear, never
+with antialiasing (timm's own loaders use it), kernels without a change of magnitude; text positions are cut.
 
 Source: spec of MFuser section 2.4; the names are facts, no code is taken.
 """
@@ -10,75 +11,25 @@ Source: spec of MFuser section 2.4; the names are facts, no code is taken.
 from __future__ import annotations
 
 import math
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mfuser_ros import vocabulary
-from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, token_ids_for, translate
-from mfuser_ros.checkpoints.keymap import LAYOUTS, Table, map_keys
+from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, this_tool, token_ids_for, translate
+from mfuser_ros.checkpoints.hub import local_file
+from mfuser_ros.checkpoints.keymap import map_keys
+from mfuser_ros.checkpoints.original_names import DINOV2, Mode, Original, find_original, published_names
 from mfuser_ros.checkpoints.store import ModelCard, TokenIds, save_model, sha256
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.network.config import PRESETS, Architecture
 from mfuser_ros.network.model import MFuser
-
-Mode = Literal["bicubic", "bilinear"]
-
-
-@dataclass(frozen=True)
-class Original:
-    """How the file of an original encoder names its weights. The first pattern that matches a whole name counts."""
-
-    renamed: Table  # pattern, name in a published MFuser checkpoint
-    dropped: Table  # pattern, why it is not needed
-    mode: Mode  # in which positions and patch kernels are resized
-    class_token: bool  # whether the first position is that of a class token
-
-
-_SCALE = "temperature of its own training"
-
-DINOV2 = Original(((r"(.+)", r"backbone.dinov2.\1"),), (), "bicubic", class_token=True)
-
-ORIGINALS = {  # by the name of the preset
-    "eva02-l": Original(
-        renamed=((r"visual\.(.+)", r"backbone.\1"), (r"text\.(.+)", r"text_encoder.\1")),
-        dropped=((r"logit_scale", _SCALE), (r"text\.attn_mask", "causal mask, computed from the length")),
-        mode="bicubic",
-        class_token=True,
-    ),
-    "clip-l": Original(
-        renamed=(
-            (r"visual\.(.+)", r"backbone.\1"),
-            (
-                r"((?:transformer|token_embedding|ln_final)\..+|positional_embedding|text_projection)",
-                r"text_encoder.\1",
-            ),
-        ),
-        dropped=(
-            (r"logit_scale", _SCALE),
-            (r"input_resolution|context_length|vocab_size", "a size, not a weight"),
-            (r"attn_mask", "causal mask, computed from the length"),
-        ),
-        mode="bilinear",
-        class_token=True,
-    ),
-    "siglip-l": Original(
-        renamed=((r"vision_model\.(.+)", r"backbone.\1"), (r"text_model\.(.+)", r"text_encoder.\1")),
-        dropped=(
-            (r"logit_(?:scale|bias)", "kept in the architecture, as scale and bias of the score map"),
-            (r"(?:vision|text)_model\.embeddings\.position_ids", "counts from 0"),
-        ),
-        mode="bilinear",
-        class_token=False,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -95,27 +46,29 @@ def untrained(
     """Build the MFuser that training starts from.
 
     Args:
-        vlm: file of EVA02-CLIP-L, CLIP-L (OpenAI's TorchScript archive or a state dict) or SigLIP-L.
-        vfm: file of DINOv2-L without registers.
+        vlm: file of EVA02-CLIP-L, CLIP-L (OpenAI's TorchScript archive or a state dict) or SigLIP-L, or its name in
+            open_clip (`mfuser_ros.checkpoints.hub`).
+        vfm: file of DINOv2-L without registers, or its name in timm.
         architecture: to build; the preset that the VLM's names belong to if None.
         token_ids: (classes, tokens) ids of the class names; they may also come later.
 
     Raises:
-        CheckpointError: a file is missing, corrupt or of another encoder; the text names the first weight.
+        CheckpointError: a file is missing, corrupt or of another encoder, or the hub cannot be reached; the text names
+            the first weight.
+        ConfigurationError: timm or open_clip does not know the name.
     """
-    visual = read_original(vlm)
-    preset = find_original(visual, source=str(vlm))
-    architecture = architecture or PRESETS[preset]
-    if "logit_bias" in visual:  # SigLIP's temperature is its own; CLIP's and EVA02's are not used
-        scale, bias = float(visual["logit_scale"].float().exp()), float(visual["logit_bias"].float())
-        architecture = architecture.model_copy(update={"score_scale": scale, "score_bias": bias})
+    vlm_file, vfm_file = local_file(vlm), local_file(vfm)
+    visual = read_original(vlm_file)
+    original = find_original(visual, source=str(vlm))
+    architecture = architecture or PRESETS[original.preset]
+    architecture = architecture.model_copy(update=score_of(visual))
     network = MFuser(architecture, token_ids)
     frozen = {name: weight for name, weight in network.state_dict().items() if name != "text.contexts"}
     dropped: dict[str, str] = {}
-    files = ((visual, ORIGINALS[preset], ("vlm.", "text."), vlm), (read_original(vfm), DINOV2, ("vfm.",), vfm))
-    for weights, original, prefixes, path in files:
+    files = ((visual, original, ("vlm.", "text."), vlm), (read_original(vfm_file), DINOV2, ("vfm.",), vfm))
+    for weights, names, prefixes, source in files:
         expected = {name: weight for name, weight in frozen.items() if name.startswith(prefixes)}
-        ours, left_out = _towers(weights, original, expected, preset, str(path))
+        ours, left_out = _towers(weights, names, expected, original.preset, str(source))
         network.load_state_dict(ours, strict=False)
         dropped |= left_out
     return Untrained(network, dropped)
@@ -127,21 +80,24 @@ def save_untrained(
     """Write the MFuser that training starts from as NAME.safetensors and NAME.yaml.
 
     Args:
-        vlm: file of EVA02-CLIP-L, CLIP-L or SigLIP-L.
-        vfm: file of DINOv2-L without registers.
+        vlm: file of EVA02-CLIP-L, CLIP-L or SigLIP-L, or its name in open_clip.
+        vfm: file of DINOv2-L without registers, or its name in timm.
         target: path of the .safetensors to write.
         tokens: as for `convert`.
         licence: of the weights.
 
     Raises:
         CheckpointError: a file is missing, corrupt or of another encoder, or the target cannot be written.
-        ConfigurationError: token ids are missing, are not wanted, or do not fit the text tower.
+        ConfigurationError: token ids are missing, are not wanted, or do not fit the text tower, or a name is unknown.
     """
     names = vocabulary.load().names
-    preset = find_original(read_original(vlm), source=str(vlm))
+    preset = find_original(read_original(local_file(vlm)), source=str(vlm)).preset
     token_ids = token_ids_for(PRESETS[preset], names, tokens)
     start = untrained(vlm, vfm, token_ids=token_ids)
-    sources = " and ".join(f"{path.name}, SHA-256 {sha256(path)}" for path in (vlm, vfm))
+    files = {source: local_file(source) for source in (vlm, vfm)}
+    sources = " and ".join(
+        f"{file.name if file == source else source}, SHA-256 {sha256(file)}" for source, file in files.items()
+    )
     card = ModelCard(
         name=target.stem,
         architecture=start.network.architecture,
@@ -150,10 +106,21 @@ def save_untrained(
         threshold=0.0,
         temperature=1.0,
         licence=licence,
-        provenance=f"untrained: towers by `mfuser convert --vfm` from {sources}; all other weights are random",
+        provenance=f"untrained: towers by {this_tool()} from {sources}; all other weights are random",
     )
     file = save_model(start.network, card, target)
     return Conversion(preset, file, target, len(start.network.state_dict()), start.dropped)
+
+
+def score_of(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scale and bias of the score map, as entries of an architecture, where an encoder's file holds both: SigLIP's.
+
+    CLIP's and EVA02's temperatures are not used.
+    """
+    if "logit_bias" not in weights:
+        return {}
+    scale, bias = (weights[name].float() for name in ("logit_scale", "logit_bias"))
+    return {"score_scale": float(scale.exp()), "score_bias": float(bias)}
 
 
 def read_original(path: Path) -> dict[str, Tensor]:
@@ -170,19 +137,6 @@ def read_original(path: Path) -> dict[str, Tensor]:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: is no whole TorchScript archive ({reason}): fetch it again") from error
     return dict(archive.state_dict())
-
-
-def find_original(names: Mapping[str, Tensor], *, source: str) -> str:
-    """Name of the preset whose VLM the names of a file belong to.
-
-    Raises:
-        CheckpointError: they belong to none.
-    """
-    for preset, original in ORIGINALS.items():
-        renamed, _ = _published(names, original)
-        if LAYOUTS[preset].sign in renamed:
-            return preset
-    raise CheckpointError(f"{source}: is neither EVA02-CLIP nor CLIP nor SigLIP by its names: give the VLM's own file")
 
 
 def fit_to(mode: Mode, *, class_token: bool) -> Fit:
@@ -215,30 +169,15 @@ def resize_positions(positions: Tensor, count: int, mode: Mode, *, class_token: 
 def _towers(
     weights: Mapping[str, Tensor], original: Original, expected: Mapping[str, Tensor], preset: str, source: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    renamed, dropped = _published(weights, original)
+    names, dropped = published_names(weights, original)
     for name in weights:
-        if name not in dropped and name not in renamed.values():
+        if name not in dropped and name not in names.values():
             raise CheckpointError(f"{source}: {name} is no weight of the encoder of {preset}: give the encoder's file")
-    keys = map_keys(renamed, LAYOUTS[preset], source=source)
-    published = {theirs: weights[name] for theirs, name in renamed.items()}
+    keys = map_keys(names, original.layout, source=source)
+    published = {theirs: weights[name] for theirs, name in names.items()}
     fit = fit_to(original.mode, class_token=original.class_token)
     ours = translate(published, keys, expected, preset=preset, source=source, fit=fit)
-    return ours, dropped | {renamed[theirs]: reason for theirs, reason in keys.dropped.items()}
-
-
-def _published(names: Mapping[str, Tensor], original: Original) -> tuple[dict[str, str], dict[str, str]]:
-    """Published names -> those of the file, and what is dropped; names that no pattern knows are in neither."""
-    renamed: dict[str, str] = {}
-    dropped: dict[str, str] = {}
-    for name in names:
-        reason = next((reason for pattern, reason in original.dropped if re.fullmatch(pattern, name)), None)
-        if reason is not None:
-            dropped[name] = reason
-            continue
-        theirs = next((m.expand(new) for old, new in original.renamed if (m := re.fullmatch(old, name))), None)
-        if theirs is not None:
-            renamed[theirs] = name
-    return renamed, dropped
+    return ours, dropped | {names[theirs]: reason for theirs, reason in keys.dropped.items()}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -15,7 +15,7 @@ class Record:
     """The last call of a module."""
 
     inputs: tuple[Any, ...]  # positional arguments: tensors, or what the module takes
-    output: Tensor
+    output: Any  # a tensor, or what the module gives
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def pixel_decoder(golden: Golden) -> Computed:
         "mid.memory": seen["memory"].output.transpose(0, 1),
     }
     for index in range(len(decoder.layers)):
-        computed[f"mid.encoder_layer.{index}"] = seen[f"layer{index}"].output.transpose(0, 1)
+        computed[f"mid.encoder_layer.{index}"] = seen[f"layer{index}"].output[0].transpose(0, 1)
     for level, feature in enumerate(pyramid):
         computed[f"grad_in.feat{level}"] = _gradient(feature)
     return computed | {"grad_in.texts": _gradient(texts)}
@@ -151,7 +151,7 @@ def tqdm_head(golden: Golden) -> Computed:
         **_predictions(predictions, "out"),
         **{f"mid.{key}": record.output.transpose(0, 1) for key, record in seen.items()},
         "mid.decoder_key.0": seen["query.1"].inputs[3].transpose(0, 1),
-        **_attention_masks([record for key, record in seen.items() if key != "query.0"], len(texts)),
+        **_attention_masks([record for key, record in seen.items() if key != "query.0"]),
     }
     return _held(golden, computed)
 
@@ -214,7 +214,7 @@ def whole_model(golden: Golden) -> Computed:
         **_joint(output.encoded.picture, output.encoded.grid),
         "mid.mask_features": output.features.mask_features,
         **_predictions(output.predictions, "mid"),
-        **_attention_masks(list(seen.values()), len(image)),
+        **_attention_masks(list(seen.values())),
     }
     return _held(golden, computed)
 
@@ -225,7 +225,9 @@ def slide_eva(golden: Golden, slide: Slide, starts: Starts) -> Computed:
     sizes = golden.sizes
     network = rebuild.mfuser(golden)
     picture = picture_of(golden["in.img"])
-    (crop, _), (stride, _) = sizes["crop"], sizes["stride"]
+    (crop, crop_width), (stride, stride_width) = sizes["crop"], sizes["stride"]
+    if crop != crop_width or stride != stride_width:
+        raise CheckpointError(f"golden {golden.name}: its windows or strides are not square, ours always are")
     scores = slide(lambda windows: assemble(network.predict(windows)), picture, crop, stride)
     original = F.interpolate(scores, tuple(sizes["ori"]), mode="bilinear", align_corners=False)
     probability = original.softmax(1)
@@ -294,7 +296,6 @@ def _predictions(predictions: Sequence[Prediction], prefix: str) -> Computed:
     return computed
 
 
-def _attention_masks(layers: Sequence[Record], batch: int) -> Computed:
-    """The masks that the layers of the query decoder were given, once for all heads."""
-    masks = [layer.inputs[4] for layer in layers]  # (batch * heads, K, tokens)
-    return {f"mid.attn_mask.{index}": mask.view(batch, -1, *mask.shape[1:])[:, 0] for index, mask in enumerate(masks)}
+def _attention_masks(layers: Sequence[Record]) -> Computed:
+    """The masks that the layers of the query decoder were given, (batch, K, tokens), once for all heads."""
+    return {f"mid.attn_mask.{index}": layer.inputs[4] for index, layer in enumerate(layers)}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mfuser_ros import share, validated
 from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
-from mfuser_ros.network.config import Architecture, LinkedText, SiglipText, StoredText
+from mfuser_ros.network.config import Architecture, DroppedText, LinkedText, SiglipText, StoredText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import EncodedText, tokenize
 
@@ -136,13 +136,27 @@ def save_model(network: MFuser, card: ModelCard, path: str | os.PathLike[str]) -
     tensors = {name: _half(name, tensor) for name, tensor in network.state_dict().items()}
     try:
         with written_beside(target) as weights, written_beside(target.with_suffix(DESCRIPTION)) as description:
-            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt"})
+            # one entry only: safetensors writes several in an order of chance, and the SHA-256 would change with it
+            safetensors.torch.save_file(tensors, weights, metadata={"provenance": card.provenance})
             file = ModelFile(**dict(card), sha256=sha256(weights))
-            content = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-            description.write_text(content, encoding="utf-8")
+            description.write_text(_as_yaml(file), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{target}: cannot be written ({error}): free space or choose another folder") from error
     return file
+
+
+def write_description(file: ModelFile, path: str | os.PathLike[str]) -> None:
+    """Write NAME.yaml beside the weights at `path`, which stay as they are.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    target = Path(path).with_suffix(DESCRIPTION)
+    try:
+        with _written_beside(target) as description:
+            description.write_text(_as_yaml(file), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written ({error}): free space or choose another folder") from error
 
 
 def read_description(path: Path) -> ModelFile:
@@ -188,7 +202,8 @@ def build(architecture: Architecture, names: tuple[str, ...], token_ids: TokenId
     """
     text = architecture.text
     return MFuser(
-        architecture, None if isinstance(text, StoredText | LinkedText) else class_token_ids(text, names, token_ids)
+        architecture,
+        None if isinstance(text, StoredText | DroppedText | LinkedText) else class_token_ids(text, names, token_ids),
     )
 
 
@@ -263,6 +278,10 @@ def _half(name: str, tensor: Tensor) -> Tensor:
     if not bool(torch.isfinite(half).all()):
         raise CheckpointError(f"{name}: holds values that are no numbers in fp16: train again from before they arose")
     return half
+
+
+def _as_yaml(file: ModelFile) -> str:
+    return str(yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
 
 
 @contextmanager

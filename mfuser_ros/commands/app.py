@@ -16,6 +16,7 @@ import typer
 import mfuser_ros
 from mfuser_ros.commands import bag
 from mfuser_ros.commands.bench import bench
+from mfuser_ros.commands.calibrate import calibrate
 from mfuser_ros.commands.convert import convert
 from mfuser_ros.commands.demo import demo
 from mfuser_ros.commands.evaluate import evaluate
@@ -57,6 +58,7 @@ app.command()(info)
 app.command()(convert)
 app.command()(parity)
 app.command()(export)
+app.command()(calibrate)
 app.add_typer(bag.app, name="bag")
 app.command()(demo)
 
@@ -68,3 +70,7 @@ def main() -> None:
     except MFuserError as error:
         print(f"mfuser: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,9 @@ from mfuser_ros.errors import ConfigurationError
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Published checkpoint: .pth, or .safetensors with the same names.")],
+    source: Annotated[
+        Path, typer.Argument(help="Published checkpoint, .pth or .safetensors; with --vfm the original VLM.")
+    ],
     target: Annotated[Path, typer.Argument(help="File to write, NAME.safetensors; NAME.yaml is written beside it.")],
     preset: Annotated[str | None, typer.Option(help="Published variant; found by the names if not given.")] = None,
     tokens: Annotated[
@@ -21,8 +23,14 @@ def convert(
     ] = None,
     vfm: Annotated[
         Path | None,
-        typer.Option(help="File of DINOv2-L: SOURCE is then that of EVA02-CLIP-L, CLIP-L or SigLIP-L, to train from."),
+        typer.Option(help="DINOv2-L, file or timm:NAME: SOURCE is then the original VLM, file or open_clip:MODEL/TAG."),
     ] = None,
+    drop_text: Annotated[
+        bool,
+        typer.Option(
+            "--drop-text", help="Store the class names' embeddings in place of the text tower: no other words."
+        ),
+    ] = False,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, if you know it.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
@@ -30,16 +38,22 @@ def convert(
 
     The source is read without running code in it. Every weight is carried over or dropped for a stated reason; one that
     is unknown, missing or of another shape ends the conversion. With --vfm both files are those of the original
-    encoders; what comes out has their towers and else random weights: it must be trained before it segments anything.
+    encoders, DINOv2-L and one of EVA02-CLIP-L, CLIP-L and SigLIP-L, from disk or by their names on the hub; what comes
+    out has their towers and else random weights: it must be trained before it segments anything.
 
     Example: mfuser convert mfuser-eva02-clip-vit-l-gta.pth models/eva02-l.safetensors
+
+    Example: mfuser convert open_clip:EVA02-L-14-336/merged2b_s6b_b61k start.safetensors --vfm
+    timm:vit_large_patch14_dinov2.lvd142m
     """
     from mfuser_ros.checkpoints import convert as conversion  # noqa: PLC0415  # imports torch
     from mfuser_ros.checkpoints import originals  # noqa: PLC0415
 
     licence = licence or conversion.LICENCE
     if vfm is None:
-        made = conversion.convert(source, target, preset=preset, licence=licence, tokens=tokens)
+        made = conversion.convert(source, target, preset=preset, licence=licence, tokens=tokens, drop_text=drop_text)
+    elif drop_text:
+        raise ConfigurationError("--drop-text: an untrained model needs its text tower: leave it out")
     elif preset is not None:
         raise ConfigurationError(f"--preset {preset}: the original VLM's file tells the variant: leave it out")
     else:

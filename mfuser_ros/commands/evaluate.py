@@ -2,67 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
-from mfuser_ros.commands.progress import track
-from mfuser_ros.errors import ConfigurationError, DatasetError
-
-if TYPE_CHECKING:
-    from mfuser_ros.datasets.config import DatasetConfig
-    from mfuser_ros.datasets.packed import PackedDataset, Sample
+from mfuser_ros.errors import ConfigurationError
 
 
 def evaluate(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="SET/SPLIT...", help="Such as camvid/dusk, or my.yaml/test for a YAML file.")
+        list[str],
+        typer.Argument(
+            metavar="SET/SPLIT|DIR...",
+            help="Such as camvid/dusk or my.yaml/test with --data; or the folder of a set in its official layout.",
+        ),
     ],
-    data: Annotated[Path, typer.Option(help="Folder of the data sets.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data sets, for SET/SPLIT.")] = None,
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
-    out: Annotated[Path | None, typer.Option(help="Folder for summary.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for summary.json, frames.parquet and report.html; one each of several.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    protocol: Annotated[
+        Literal["published", "single"] | None,
+        typer.Option(
+            help="published: scaled as the set says, sliding windows. single: one pass over the whole picture. "
+            "Left out: what the model was made for."
+        ),
+    ] = None,
     threshold: Annotated[float, typer.Option(help="Less probable pixels are unknown, which counts as wrong.")] = 0.0,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the network's input instead of the set's.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT of the network's input in a single pass, instead of the set's.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Only every Nth picture, for a quick look.")] = 1,
     calibrate: Annotated[
         bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(help="Do not score: decode every pair, name the first bad file, print the shares of the labels."),
+    ] = False,
     quiet: Annotated[bool, typer.Option(help="Print no table.")] = False,
 ) -> None:
-    """Score a model on data sets: one pass over each whole picture, one confusion matrix over the set.
+    """Score a model on data sets: one confusion matrix over the set, at the size of its labels.
 
     Example: mfuser evaluate camvid/dusk idd_lite/val --data data --out evaluation
     """
-    for source in inputs:
-        config, dataset = _open(source, data)
-        samples = track(dataset, total=len(dataset), what=f"pictures of {source}", quiet=quiet)
-        if calibrate:
-            _calibrate(config, samples, model, device, _parsed(size) or config.size, quiet=quiet)
-            continue
-        summary = _evaluate_one(source, config, samples, model, device, threshold, _parsed(size) or config.size)
-        if not quiet:
-            _print_table(summary)
-        if out is not None:
-            from mfuser_ros.evaluation.summary import write_summary  # noqa: PLC0415
+    from mfuser_ros.commands import set_evaluation  # noqa: PLC0415  # torch and cv2 take their time
 
-            path = write_summary(summary, out if len(inputs) == 1 else out / source.replace("/", "_"))
-            if not quiet:
-                print(path)
-
-
-def _open(source: str, data: Path) -> tuple[DatasetConfig, PackedDataset]:
-    from mfuser_ros.datasets.config import load_config  # noqa: PLC0415  # cv2 takes its time to import
-    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
-
-    name, _, split = source.rpartition("/")
-    if not name:
-        config = load_config(source)
-        choices = ", ".join(f"{source}/{key}" for key in config.splits)
-        raise DatasetError(f"{source}: which split? choose one of {choices}")
-    config = load_config(name)
-    return config, open_split(config, split, data)
+    options = set_evaluation.SetOptions(model, device, protocol, threshold, _parsed(size), every, quiet)
+    for given in inputs:
+        source, dataset = set_evaluation.open_set(given, data)
+        if check:
+            set_evaluation.check(source, dataset, options)
+        elif calibrate:
+            set_evaluation.calibrate(source, dataset, options)
+        else:
+            folder = out if out is None or len(inputs) == 1 else out / source.replace("/", "_")
+            set_evaluation.score(source, dataset, options, folder)
 
 
 def _parsed(size: str | None) -> tuple[int, int] | None:
@@ -72,73 +70,6 @@ def _parsed(size: str | None) -> tuple[int, int] | None:
     if not (height.isdigit() and width.isdigit()):
         raise ConfigurationError(f"--size {size}: write WIDTHxHEIGHT, such as 640x480")
     return int(height), int(width)
-
-
-def _evaluate_one(
-    source: str, config: DatasetConfig, samples: Iterable[Sample], model: str, device: str, threshold: float,
-    size: tuple[int, int],
-) -> dict[str, Any]:  # fmt: skip  # JSON
-    import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-
-    import mfuser_ros  # noqa: PLC0415
-    from mfuser_ros.evaluation.dataset import evaluate  # noqa: PLC0415
-    from mfuser_ros.evaluation.summary import summarise  # noqa: PLC0415
-
-    segmenter = mfuser_ros.load(model, device=device, threshold=0, precision="float32", input_size=size)
-
-    def probabilities(pictures: list[np.ndarray], label_size: tuple[int, int]) -> torch.Tensor:
-        return torch.stack([torch.from_numpy(segmenter.probabilities(picture, label_size)) for picture in pictures])
-
-    result = evaluate(samples, config, probabilities, threshold=threshold, batch=1)
-    return summarise(
-        result,
-        source=source,
-        model={"name": segmenter.name, "sha256": segmenter.sha256},
-        settings={
-            "size": list(size), "threshold": threshold, "precision": segmenter.precision, "device": segmenter.device,
-        },
-    )  # fmt: skip
-
-
-def _calibrate(
-    config: DatasetConfig, samples: Iterable[Sample], model: str, device: str, size: tuple[int, int], *, quiet: bool
-) -> None:
-    from mfuser_ros.checkpoints.store import load_model, locate  # noqa: PLC0415
-    from mfuser_ros.evaluation.calibration import fit, write_fit  # noqa: PLC0415
-    from mfuser_ros.evaluation.dataset import network_probabilities  # noqa: PLC0415
-    from mfuser_ros.inference.loading import choose_device  # noqa: PLC0415
-
-    path = locate(model)
-    target = choose_device(device)
-    network, _ = load_model(path)
-    fitted = fit(samples, config, network_probabilities(network.to(target), target, size))
-    write_fit(path, fitted)
-    if not quiet:
-        print(
-            f"{path.with_suffix('.yaml')}: temperature {fitted.temperature:g}, threshold {fitted.threshold:g} "
-            f"(negative log likelihood {fitted.nll_before:.4f} -> {fitted.nll_after:.4f}, {fitted.pixels} pixels)"
-        )
-
-
-def _print_table(summary: dict[str, Any]) -> None:  # JSON
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    table = Table(title=f"{summary['input']}, {summary['frames']} pictures, {summary['model']['name']}")
-    table.add_column("class")
-    for column in ("IoU", "precision", "recall", "share"):
-        table.add_column(column, justify="right")
-    for entry in summary["classes"]:
-        table.add_row(entry["name"], *(percent(entry[key]) for key in ("iou", "precision", "recall", "share")))
-    table.add_section()
-    table.add_row("mean IoU", percent(summary["miou"]))
-    table.add_row("pixel accuracy", percent(summary["pixel_accuracy"]))
-    table.add_row("calibration error", percent(summary["calibration"]["ece"]))
-    Console().print(table)
 
 
 if __name__ == "__main__":

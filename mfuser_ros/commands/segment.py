@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -33,6 +34,12 @@ def segment(
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Also STEM_confidence.png: probability of the best class, 0..255.")
     ] = False,
+    steady: Annotated[
+        bool, typer.Option("--steady", help="Videos and bags: hold labels that flicker from one picture to the next.")
+    ] = False,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Videos and bags: also STEM_flips.json, how often labels change.")
+    ] = False,
     explain: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Also DIR/STEM_features.png and DIR/STEM_queries.png: what the model sees."),
@@ -43,7 +50,7 @@ def segment(
     ] = None,
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    vocabulary: Annotated[Path | None, typer.Option(help="YAML that renames, merges or recolours classes.")] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="YAML of classes; new words need a text tower.")] = None,
     onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of `mfuser export`: OpenVINO runs it on the CPU, not torch.")
     ] = None,
@@ -54,6 +61,9 @@ def segment(
 
     Folders inside a folder are kept below DIR; picture N of a video or a bag becomes STEM_00000N.png. What cannot be
     read is named and left out, and the exit code is 2.
+
+    --steady holds a label for one picture more where the next one says otherwise, never where that would hide a thing
+    or call ground drivable. --flips follows points along the optical flow and counts changes of label, per second.
 
     --explain shows the first three principal components of both towers' features as red, green and blue, before and
     after the last fusion, and how far it moved them; and for each class where its query looks, and how surely it finds
@@ -66,7 +76,7 @@ def segment(
     from mfuser_ros.commands.sources import find_sources  # noqa: PLC0415
 
     sources, refused = find_sources(inputs, out, topic=topic, explain=explain)
-    run = _Run(out, overlay=overlay, confidence=confidence, explain=explain)
+    run = _Run(out, overlay=overlay, confidence=confidence, steady=steady, flips=flips, explain=explain)
     for error in refused:
         run.complain(error)
     if sources:
@@ -87,6 +97,8 @@ class _Run:
     out: Path
     overlay: bool
     confidence: bool
+    steady: bool
+    flips: bool
     explain: Path | None
     written: int = 0
     failures: int = 0
@@ -104,17 +116,24 @@ class _Run:
                 self.complain(error)
 
     def _work_on(self, source: Source, segmenter: Segmenter) -> Iterator[None]:
-        from mfuser_ros.datasets.video import VideoWriter  # noqa: PLC0415  av is imported where it is used
+        from mfuser_ros.datasets.video import VideoWriter  # noqa: PLC0415  av, cv2 and torch are imported where used
+        from mfuser_ros.evaluation.temporal import FlipCounter  # noqa: PLC0415
+        from mfuser_ros.inference import Steady  # noqa: PLC0415
 
+        in_time = bool(source.rate_hz)
+        steady = Steady(segmenter) if in_time and self.steady else None
+        counter = FlipCounter(segmenter.vocabulary.ids_with_role(["drivable"])) if in_time and self.flips else None
         with ExitStack() as stack:
             film = None
             if source.rate_hz and self.overlay:
                 path = self.out / f"{source.name}_overlay.mp4"
                 film = stack.enter_context(VideoWriter(path, rate_hz=source.rate_hz))
             for index, frame in enumerate(source.frames()):
-                result = segmenter(frame.picture)
-                stem = f"{source.name}_{index:06d}" if source.rate_hz else str(source.name)
+                result = steady(frame.picture, time_s=frame.time_s) if steady else segmenter(frame.picture)
+                stem = f"{source.name}_{index:06d}" if in_time else str(source.name)
                 self._write(stem, result)
+                if counter:
+                    counter.add(result.picture, result.mask, frame.time_s)
                 if self.explain:
                     _write_explanation(self.explain, stem, segmenter, result)
                 if film:
@@ -122,6 +141,9 @@ class _Run:
                 elif self.overlay:
                     _write_picture(self.out / f"{stem}_overlay.jpg", result.overlay())
                 yield
+        if counter:
+            content = json.dumps(counter.flips.summary(), indent=1) + "\n"
+            _write_file(self.out / f"{source.name}_flips.json", content.encode())
 
     def _write(self, stem: str, result: Segmentation) -> None:
         _write_picture(self.out / f"{stem}.png", result.mask)
@@ -145,8 +167,12 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
     stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
     settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
     _, encoded = cv2.imencode(path.suffix, stored, settings)
+    _write_file(path, encoded.tobytes())
+
+
+def _write_file(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded.tobytes())
+        path.write_bytes(content)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written ({error.strerror}): choose another folder") from error

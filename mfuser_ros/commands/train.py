@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mfuser_ros.errors import DeviceError
+
 if TYPE_CHECKING:
     import torch
 
     from mfuser_ros.network.model import MFuser
     from mfuser_ros.training.config import TrainConfig
-    from mfuser_ros.training.loop import Report, Validate
+    from mfuser_ros.training.journal import Report
+    from mfuser_ros.training.loop import Validate
+
+
+KEPT_BYTES = 2 << 30  # pictures of the validation that are more are decoded anew each time
 
 
 def train(
@@ -33,22 +39,27 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="state.pt to go on from.")] = None,
     start: Annotated[Path | None, typer.Option(help="Weights (.safetensors) to begin a new schedule from.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="bf16 (needs a GPU) or fp32 instead of the recipe's.")] = None,
     eager: Annotated[bool, typer.Option(help="Do not record the step as a CUDA graph.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing; log.jsonl is written all the same.")] = False,
 ) -> None:
     """Train a network by a recipe; leaves PRESET.safetensors, PRESET.yaml, state.pt and log.jsonl in --out.
 
+    Several GPUs or machines: torchrun --nproc-per-node 4 --no-python mfuser train ... shares the samples of each batch
+    between the processes (docs/training.md).
+
     Example: mfuser train config/train/small.yaml --data data --towers weights --out runs/small --minutes 20
     """
     from mfuser_ros.inference.loading import choose_device  # noqa: PLC0415  # torch takes seconds to import
+    from mfuser_ros.training import processes  # noqa: PLC0415
     from mfuser_ros.training.config import load_recipe  # noqa: PLC0415
     from mfuser_ros.training.loop import Limits, train  # noqa: PLC0415
 
-    recipe = load_recipe(config)
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
-    target = choose_device(device)
-    with _reporting(quiet) as report:
+    changes = {"seed": seed, "precision": precision}
+    recipe = load_recipe(config, **{key: value for key, value in changes.items() if value is not None})
+    target = processes.local_device(choose_device(device))
+    _check_precision(recipe, target)
+    with processes.joined(target), _reporting(quiet or processes.rank() > 0) as report:
         train(
             recipe,
             data=data,
@@ -59,25 +70,36 @@ def train(
             eager=eager,
             resume=resume,
             start=start,
-            validate=_validation(recipe, data, target),
+            validate=_validation(recipe, data, target) if processes.rank() == 0 else None,
             report=report,
         )
 
 
+def _check_precision(recipe: TrainConfig, device: torch.device) -> None:
+    import torch  # noqa: PLC0415
+
+    if recipe.precision == "bf16" and not (device.type == "cuda" and torch.cuda.is_bf16_supported()):
+        raise DeviceError(f"precision bf16: {device} has none: choose a GPU that has, or --precision fp32")
+
+
 def _validation(recipe: TrainConfig, data: Path, device: torch.device) -> Validate:
-    """The light evaluation of the recipe; its pictures are decoded once."""
+    """The light evaluation of the recipe; its score is the mean IoU."""
     from mfuser_ros.datasets.config import load_config  # noqa: PLC0415
-    from mfuser_ros.datasets.packed import open_split  # noqa: PLC0415
-    from mfuser_ros.evaluation.dataset import evaluate, network_probabilities  # noqa: PLC0415
+    from mfuser_ros.datasets.opening import open_split  # noqa: PLC0415
+    from mfuser_ros.evaluation.dataset import evaluate  # noqa: PLC0415
+    from mfuser_ros.evaluation.windowed import probabilities  # noqa: PLC0415
 
     chosen = recipe.validation
     config = load_config(chosen.dataset)
     dataset = open_split(config, chosen.split, data)
-    samples = [dataset[index] for index in range(0, len(dataset), chosen.every_nth)]
+    indices = range(0, len(dataset), chosen.every_nth)
+    few = 4 * dataset[0].label.size * len(indices) <= KEPT_BYTES
+    kept = [dataset[index] for index in indices] if few else None
 
     def validate(model: MFuser) -> Mapping[str, float]:
         start = time.monotonic()
-        scores = evaluate(samples, config, network_probabilities(model, device, config.size)).confusion.scores()
+        samples = (dataset[index] for index in indices) if kept is None else kept
+        scores = evaluate(samples, config, probabilities(model, device, config.size)).confusion.scores()
         return {
             f"{chosen.dataset}/{chosen.split}_miou": round(100 * (scores.miou or 0), 2),
             "road_iou": round(100 * float(scores.iou[0]), 2),
@@ -105,7 +127,9 @@ def _reporting(quiet: bool) -> Iterator[Report | None]:
         def show(row: Mapping[str, Any]) -> None:
             if "progress" in row:
                 left = f"{row['eta_s'] // 60} min {row['eta_s'] % 60} s left"
-                text = f"step {row['step']}, loss {row['total']:.3f}, {row['steps_per_s']:.1f} steps/s, {left}"
+                names = ("total", "marginal", "classes", "mask", "dice", "alignment")
+                losses = ", ".join(f"{name} {row[name]:.3f}" for name in names if name in row)
+                text = f"step {row['step']}, {losses}, {row['steps_per_s']:.1f} steps/s, {left}"
                 bar.update(task, completed=row["progress"], description=text)
             else:
                 bar.console.print(_line(row))

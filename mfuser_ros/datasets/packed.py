@@ -7,20 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
+from mfuser_ros.datasets import decode
 from mfuser_ros.datasets.config import DatasetConfig
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.vocabulary import UNKNOWN
-
-
-class Sample(NamedTuple):
-    """One labelled picture."""
-
-    picture: np.ndarray  # (H, W, 3) uint8 RGB
-    label: np.ndarray  # (H, W) uint8: label ids of the set, 255 ignored
-    stem: str
 
 
 class _Entry(NamedTuple):
@@ -70,30 +63,19 @@ class PackedDataset(Sequence[Sample]):
             DatasetError: a file does not decode, sizes differ, or an id is not in the label table.
         """
         stem = self.stems[index]
-        picture = _decode(self._photos[stem], cv2.IMREAD_COLOR)
-        label = _decode(self._labels[stem], cv2.IMREAD_UNCHANGED)
-        name = self._labels[stem].name
-        if label.dtype != np.uint8 or label.ndim != 2:
-            raise DatasetError(f"{name}: is no 8-bit grey picture but {label.dtype} {label.shape}: pack the set again")
+        photo, entry = self._photos[stem], self._labels[stem]
+        picture = decode.picture(_read(photo), photo.name)
+        label, name = decode.index(_read(entry), entry.name), entry.name
         if label.shape != picture.shape[:2]:
             raise DatasetError(f"{name}: has size {label.shape}, its photo {picture.shape[:2]}: pack the set again")
         known = {entry.id for entry in self.config.labels} | {UNKNOWN}
         wrong = set(np.unique(label).tolist()) - known
         if wrong:
             raise DatasetError(f"{name}: holds id {min(wrong)}, {self.config.name} has {sorted(known)}")
-        return Sample(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), label, stem)
+        return Sample(picture, label, stem)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
-
-
-def open_split(config: DatasetConfig, split: str, data: Path) -> PackedDataset:
-    """One split of a set under the data folder.
-
-    Raises:
-        DatasetError: the split is not known or its files are not there or incomplete.
-    """
-    return PackedDataset(data / config.split(split), config)
 
 
 def _tar_entries(path: Path) -> dict[tuple[str, str], _Entry]:
@@ -115,11 +97,11 @@ def _folder_entries(path: Path) -> dict[tuple[str, str], _Entry]:
     return {(file.parent.name, file.stem): _Entry(file, 0, file.stat().st_size, str(file)) for file in files}
 
 
-def _decode(entry: _Entry, flags: int) -> np.ndarray:
-    with entry.file.open("rb") as file:
-        file.seek(entry.offset)
-        content = file.read(entry.size)
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if len(content) == entry.size > 0 else None
-    if picture is None:
-        raise DatasetError(f"{entry.name}: does not decode: copy the set again")
-    return np.asarray(picture)
+def _read(entry: _Entry) -> bytes:
+    try:
+        with entry.file.open("rb") as file:
+            file.seek(entry.offset)
+            content = file.read(entry.size)
+    except OSError as error:
+        raise DatasetError(f"{entry.name}: cannot be read ({error.strerror}): copy the set again") from error
+    return content if len(content) == entry.size else b""  # a tar that was cut off meanwhile

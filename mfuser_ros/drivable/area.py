@@ -13,8 +13,9 @@ import numpy as np
 from mfuser_ros.drivable.boundary import Sweep
 from mfuser_ros.drivable.contacts import STANDS_SURELY
 from mfuser_ros.drivable.grid import FREE_CELL, OCCUPIED_CELL, UNKNOWN_CELL, GridSpec
+from mfuser_ros.drivable.memory import Evidence, Memory
 from mfuser_ros.drivable.view import Meaning, View, ViewPlan, plan_view
-from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.errors import ConfigurationError, InputError
 from mfuser_ros.vocabulary import Vocabulary
 
 GROUND_ROLES = ("drivable", "walkable", "ground")
@@ -46,9 +47,15 @@ class DrivableArea:
         free_roles: roles that count as free, out of drivable, walkable, ground.
         min_confidence: a pixel with confidence / 255 below it is unknown.
         max_pixel_length: ground metres along the ray that one pixel may cover; beyond it a cell is unknown.
+        decay_s: how long what was seen is remembered, 0 to 60 seconds; 0 remembers nothing.
+
+    With a decay, ground that no view of this moment looks at (under the vehicle, beside it, or in front of a camera
+    whose picture did not come) keeps what was last seen there for `decay_s`, moved by the odometry. Where a view looks,
+    it alone decides: what it does not show to be free is not, and what it hides is unknown. What stood somewhere stays
+    occupied for `decay_s` unless the place is seen to be free.
 
     Raises:
-        ConfigurationError: a role that is not ground, or a number out of its range.
+        ConfigurationError: a role that is not ground, a number out of its range, or a grid too large to remember.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class DrivableArea:
         min_confidence: float = 0.5,
         *,
         max_pixel_length: float = 1.0,
+        decay_s: float = 0.0,
     ) -> None:
         wrong = [role for role in free_roles if role not in GROUND_ROLES]
         if wrong or isinstance(free_roles, str):
@@ -72,20 +80,50 @@ class DrivableArea:
         self._meaning = _meaning(vocabulary, free_roles, min_confidence)
         self._sweep = Sweep.plan(spec)
         self._plans: OrderedDict[tuple[object, ...], ViewPlan | None] = OrderedDict()
+        self._memory = None if decay_s == 0 else Memory(spec, decay_s)
 
-    def update(self, views: Sequence[View]) -> DrivableResult:
-        """The drivable area in these views, which were taken at one moment. Nothing is kept but plans.
+    def update(
+        self, views: Sequence[View], *, stamp_s: float | None = None, T_odom_vehicle: np.ndarray | None = None
+    ) -> DrivableResult:
+        """The drivable area in these views, which were taken at one moment. Without a decay nothing is kept but plans.
 
-        The first call with a camera at a pose plans (a fraction of a second), later ones look up.
+        The first call with a camera at a pose plans (a fraction of a second), later ones look up. Where two views
+        look at one cell, occupied wins over free, and free over unknown.
+
+        Args:
+            views: any number.
+            stamp_s: when they were taken, in seconds; needed with a decay. Views may come late: older ones never
+                replace what is newer. A step back of more than the decay, or a step of the vehicle that no vehicle
+                makes (70 m/s, 3 rad/s), starts afresh.
+            T_odom_vehicle: (4, 4) pose of the vehicle at that time in a frame fixed to the ground, metres. None where
+                there is none, and a vehicle tilted by more than 20 degrees: these views are used alone and are not
+                remembered, what is remembered waits and grows older.
 
         Raises:
-            InputError: a mask or confidence of another size or type than the camera's picture.
-            CalibrationError: a pose that cannot be used.
+            InputError: a mask or confidence of another size or type than the camera's picture; no time with a decay;
+                a pose that is no rigid transform.
+            CalibrationError: a camera pose that cannot be used.
         """
+        evidence, contacts = self._see(views)
+        if self._memory is not None:
+            if stamp_s is None:
+                raise InputError("stamp_s is missing: with decay_s, give the time of the views in seconds")
+            if T_odom_vehicle is not None:
+                evidence = self._memory.remember(evidence, stamp_s, T_odom_vehicle)
+        occupancy = np.full(evidence.free.shape, UNKNOWN_CELL, np.int8)
+        occupancy[_connected(evidence.free.view(np.uint8), evidence.blind)] = FREE_CELL
+        occupancy[evidence.occupied] = OCCUPIED_CELL
+        return DrivableResult(occupancy, contacts, self._sweep.outline(occupancy))
+
+    def forget(self) -> None:
+        """Drop what is remembered: time has jumped, or the vehicle was moved while nobody looked."""
+        if self._memory is not None:
+            self._memory.forget()
+
+    def _see(self, views: Sequence[View]) -> tuple[Evidence, np.ndarray]:
+        """What the views show, and their contacts (N, 4)."""
         shape = (self.spec.rows, self.spec.cols)
-        free = np.zeros(shape, np.uint8)
-        blind = np.zeros(shape, bool)
-        occupied: list[np.ndarray] = []
+        free, denied, occupied, blind = (np.zeros(shape, bool) for _ in range(4))
         contacts: list[np.ndarray] = [np.zeros((0, 4), np.float32)]
         for view in views:
             view.check()
@@ -93,17 +131,14 @@ class DrivableArea:
             if plan is None:
                 continue
             sight = plan.look(view.mask, view.confidence, self._meaning)
-            free.reshape(-1)[sight.free] = 1
+            free.reshape(-1)[sight.free] = True
+            denied.reshape(-1)[sight.denied] = True
+            occupied.reshape(-1)[sight.contacts.cells] = True
             blind |= plan.blind
-            occupied.append(sight.contacts.cells)
             contacts.append(sight.contacts.points)
-        for cells in occupied:
-            free.reshape(-1)[cells] = 0
-        occupancy = np.full(shape, UNKNOWN_CELL, np.int8)
-        occupancy[_connected(free, blind)] = FREE_CELL
-        for cells in occupied:
-            occupancy.reshape(-1)[cells] = OCCUPIED_CELL
-        return DrivableResult(occupancy, np.concatenate(contacts), self._sweep.outline(occupancy))
+        free &= ~occupied
+        denied &= ~free
+        return Evidence(free, denied, occupied, blind), np.concatenate(contacts)
 
     def _plan(self, view: View) -> ViewPlan | None:
         pose = np.asarray(view.T_vehicle_camera, np.float64)

@@ -13,11 +13,14 @@ import numpy as np
 
 from mfuser_ros.drivable.grid import GridSpec
 from mfuser_ros.drivable.ground import MountedCamera
+from mfuser_ros.errors import CalibrationError
 
 _SPACING = 1.0  # pixels between neighbours, along a bearing and from bearing to bearing
 _COARSE_BEARINGS = 720
 _COARSE_LEVELS = 256
 _FARTHEST_M = 1000.0  # a ray so flat is at the horizon
+
+_MOST_SAMPLES = 12_000_000  # what planning holds at once stays below a gigabyte
 
 HEADING_SCALE = 64
 
@@ -36,7 +39,11 @@ class Bearings(NamedTuple):
 
 
 def plan_bearings(mounted: MountedCamera, max_pixel_length: float) -> Bearings | None:
-    """The lattice for one camera; None if it sees no ground finely enough."""
+    """The lattice for one camera; None if it sees no ground finely enough.
+
+    Raises:
+        CalibrationError: the picture is so large that the lattice would not fit.
+    """
     camera = mounted.camera
     coarse = np.linspace(-np.pi, np.pi, _COARSE_BEARINGS, endpoint=False)
     slant = np.linspace(0, np.arctan(_FARTHEST_M / mounted.height_m), _COARSE_LEVELS)
@@ -48,6 +55,11 @@ def plan_bearings(mounted: MountedCamera, max_pixel_length: float) -> Bearings |
         return None
     angles, full_turn = _spread_bearings(coarse, pixels, inside)
     ranges = mounted.height_m * np.tan(_spread_levels(slant, pixels, inside))
+    if len(angles) * len(ranges) > _MOST_SAMPLES:
+        raise CalibrationError(
+            f"picture of {camera.width}x{camera.height} has {len(angles)} x {len(ranges)} samples of ground, "
+            f"{_MOST_SAMPLES} are allowed: make masks smaller with <cam>.output_size or cut the picture with <cam>.roi"
+        )
     return _fine(mounted, angles, ranges, max_pixel_length, full_turn)
 
 

@@ -15,6 +15,7 @@ STANDS_SURELY, STANDS_UNSURELY = 2, 1
 _STRAIGHT_BELOW = np.arange(1, 5)  # pixels
 _BESIDE = np.arange(0, 9, 2)  # pixels; a foot that rises faster than 8 rows a column is taken for a flank
 _SAME_SURFACE = 4  # levels between the feet of neighbouring bearings that are joined
+_LONGEST_FLANK_M = 3.0  # between two feet of a flank seen edge-on; the cells between them are never free
 _MARKS_PER_CELL = 2  # so that a stretch of ground leaves out no cell that it crosses
 
 
@@ -70,6 +71,12 @@ class ContactFinder:
         result[found] = begins
         return result
 
+    def cut_off(self, first: np.ndarray) -> np.ndarray:
+        """(B,) bool: what stands first on the bearing comes into the picture at its edge, so its foot is not in it."""
+        inside = np.minimum(first, len(self.bearings.ranges) - 1)
+        crossing = self.bearings.crossing[np.arange(len(first)), inside]
+        return np.asarray((first < len(self.bearings.ranges)) & ~np.isfinite(crossing))
+
     def find(self, seen: np.ndarray, stands: np.ndarray, first: np.ndarray) -> Contacts:
         """Contacts of one picture.
 
@@ -120,15 +127,28 @@ class ContactFinder:
         return np.asarray(inside & (stands[np.where(inside, v, 0), np.where(inside, u, 0)] != 0))
 
     def _between(self, feet: np.ndarray, which: np.ndarray, level: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """(p, 2) points on the stretches between neighbouring feet on a flank that runs along the line of sight."""
+        """(p, 2) points on the stretches between neighbouring feet of one surface that runs along the line of sight."""
         if len(feet) < 2:
             return np.zeros((0, 2))
         stretch = np.diff(feet, axis=0)
         length = np.linalg.norm(stretch, axis=1)
-        joined = (np.diff(which) == 1) & (np.abs(np.diff(level)) <= _SAME_SURFACE) & (classes[1:] == classes[:-1])
-        wide = np.flatnonzero(joined & (length > self.spec.resolution / _MARKS_PER_CELL))
+        farther = np.diff(level)
+        alike = (np.diff(which) == 1) & (classes[1:] == classes[:-1])
+        joined = alike & (np.abs(farther) <= _SAME_SURFACE)
+        edge_on = alike & ~joined & (length <= _LONGEST_FLANK_M) & _ends_soon(joined, farther > 0)
+        wide = np.flatnonzero((joined | edge_on) & (length > self.spec.resolution / _MARKS_PER_CELL))
         if len(wide) == 0:
             return np.zeros((0, 2))
         count = int(np.ceil(length[wide].max() / self.spec.resolution * _MARKS_PER_CELL)) + 1
         share = np.linspace(0, 1, count)[:, None]
         return np.asarray((feet[wide][:, None] + share * stretch[wide][:, None]).reshape(-1, 2))
+
+
+def _ends_soon(joined: np.ndarray, rightwards: np.ndarray) -> np.ndarray:
+    """(n,) bool for each pair of neighbours: the surface of the farther one is at most two bearings wide.
+
+    Then it is taken for the flank of the nearer one, seen edge-on; a wider one is another thing behind it.
+    """
+    padded = np.concatenate([[False, False], joined, [False, False]])
+    to_the_right, to_the_left = padded[3:-1] & padded[4:], padded[1:-3] & padded[:-4]
+    return np.asarray(~np.where(rightwards, to_the_right, to_the_left))

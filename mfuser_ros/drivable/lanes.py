@@ -6,7 +6,6 @@ distance between the two lines of the own lane, known in metres, then gives the 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,12 +16,13 @@ from mfuser_ros.drivable.camera import CameraModel
 from mfuser_ros.drivable.markings import Stroke, find_strokes
 from mfuser_ros.errors import CalibrationError, InputError
 
-_FEWEST_FRAMES = 3
+FEWEST_FRAMES = 3
 _STEEPEST = np.radians(30.0)
 _NEAR_VANISHING_POINT = 0.012  # of the plane z = 1; about 12 pixels
 _FARTHEST = 25.0  # in camera heights
 _SAME_LINE = 0.35  # in camera heights, sideways
 _FEWEST_POINTS = 12
+_LONGEST_STROKES = 120  # whose meetings are candidates for the vanishing point
 _LARGEST_RESIDUAL = 0.004  # of the plane z = 1; about 4 pixels
 
 
@@ -44,10 +44,12 @@ class LanePose:
     T_vehicle_camera: np.ndarray  # (4, 4)
 
 
-class _Frame(NamedTuple):
-    pitch: float
+class LaneFit(NamedTuple):
+    """What one frame says of the camera, which is taken to be level from left to right."""
+
+    pitch: float  # radians, positive looks down
     heading: float  # of the lane to the left of the camera's axis, as a slope
-    lane: float  # width in camera heights
+    width: float  # between the nearest line to the left and the nearest to the right, in camera heights
 
 
 def estimate_lane_pose(pictures: Iterable[np.ndarray], camera: CameraModel, *, lane_width_m: float = 3.7) -> LanePose:
@@ -66,19 +68,25 @@ def estimate_lane_pose(pictures: Iterable[np.ndarray], camera: CameraModel, *, l
     if not 1.0 <= lane_width_m <= 10.0:
         raise CalibrationError(f"lane width {lane_width_m:g} m: give the distance between lane lines, 1 to 10 m")
     frames = [find_strokes(_checked(picture, camera), camera) for picture in pictures]
-    found = _vanishing_point([stroke for strokes in frames for stroke in strokes])
-    estimates = [] if found is None else [e for strokes in frames if (e := _fit_frame(strokes, found)) is not None]
-    if len(estimates) < _FEWEST_FRAMES:
+    fits = fit_lanes(frames)
+    if len(fits) < FEWEST_FRAMES:
         raise CalibrationError(
-            f"{len(estimates)} of {len(frames)} pictures show both lines of the own lane, {_FEWEST_FRAMES} are needed: "
+            f"{len(fits)} of {len(frames)} pictures show both lines of the own lane, {FEWEST_FRAMES} are needed: "
             "give more pictures of a marked, fairly straight road or set the camera pose by hand"
         )
-    pitch, pitch_spread = _centre([e.pitch for e in estimates])
-    yaw, yaw_spread = _centre([float(np.arctan(-e.heading * np.cos(e.pitch))) for e in estimates])
-    height, height_spread = _centre([lane_width_m / e.lane for e in estimates])
-    return LanePose(
-        pitch, yaw, height, pitch_spread, yaw_spread, height_spread, len(estimates), _pose(pitch, yaw, height)
-    )
+    pitch, pitch_spread = centre([fit.pitch for fit in fits])
+    yaw, yaw_spread = centre([float(np.arctan(-fit.heading * np.cos(fit.pitch))) for fit in fits])
+    height, height_spread = centre([lane_width_m / fit.width for fit in fits])
+    pose = camera_pose(pitch, yaw, height)
+    return LanePose(pitch, yaw, height, pitch_spread, yaw_spread, height_spread, len(fits), pose)
+
+
+def fit_lanes(frames: Sequence[Sequence[Stroke]]) -> list[LaneFit]:
+    """One fit for each frame with a line to the left and one to the right that all frames' lines agree with."""
+    found = _vanishing_point([stroke for strokes in frames for stroke in strokes])
+    if found is None:
+        return []
+    return [fit for strokes in frames if (fit := _fit_frame(strokes, found)) is not None]
 
 
 def _checked(picture: np.ndarray, camera: CameraModel) -> np.ndarray:
@@ -88,7 +96,8 @@ def _checked(picture: np.ndarray, camera: CameraModel) -> np.ndarray:
     return picture
 
 
-def _centre(values: Sequence[float]) -> tuple[float, float]:
+def centre(values: Sequence[float]) -> tuple[float, float]:
+    """Median, and the standard deviation that the median absolute deviation stands for."""
     middle = float(np.median(values))
     return middle, float(1.4826 * np.median(np.abs(np.array(values) - middle)))
 
@@ -105,20 +114,18 @@ def _vanishing_point(strokes: Sequence[Stroke]) -> tuple[float, float] | None:
     length = np.linalg.norm(along, axis=1)
     lines = np.column_stack([along[:, 1], -along[:, 0], along[:, 0] * ends[:, 0, 1] - along[:, 1] * ends[:, 0, 0]])
     lines = lines / np.maximum(length, 1e-12)[:, None]
-    strongest = np.argsort(-length)[:120]
-    best, best_vote = None, 0.0
-    for i, j in itertools.combinations(strongest, 2):
-        meet = np.cross(lines[i], lines[j])
-        if abs(meet[2]) < 0.1:  # nearly parallel in the picture
-            continue
-        point = meet[:2] / meet[2]
-        if abs(np.arctan(point[1])) > _STEEPEST or abs(point[0]) > 0.6:
-            continue
-        distance = np.abs(lines[:, :2] @ point + lines[:, 2])
-        vote = float((length * (distance < _NEAR_VANISHING_POINT)).sum())
-        if vote > best_vote:
-            best, best_vote = (float(point[0]), float(point[1])), vote
-    return best
+    strongest = np.argsort(-length)[:_LONGEST_STROKES]
+    i, j = np.triu_indices(len(strongest), 1)
+    meet = np.cross(lines[strongest[i]], lines[strongest[j]])
+    meet = meet[np.abs(meet[:, 2]) >= 0.1]  # others are nearly parallel in the picture
+    points = meet[:, :2] / meet[:, 2:]
+    points = points[(np.abs(np.arctan(points[:, 1])) <= _STEEPEST) & (np.abs(points[:, 0]) <= 0.6)]
+    if len(points) == 0:
+        return None
+    distance = np.abs(points @ lines[:, :2].T + lines[:, 2])
+    votes = (length * (distance < _NEAR_VANISHING_POINT)).sum(axis=1)
+    best = points[int(np.argmax(votes))]
+    return float(best[0]), float(best[1])
 
 
 def _ground(normal: np.ndarray, pitch: float) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +135,7 @@ def _ground(normal: np.ndarray, pitch: float) -> tuple[np.ndarray, np.ndarray]:
     return (np.cos(pitch) - normal[:, 1] * np.sin(pitch)) / down, -normal[:, 0] / down
 
 
-def _fit_frame(strokes: Sequence[Stroke], vanishing_point: tuple[float, float]) -> _Frame | None:
+def _fit_frame(strokes: Sequence[Stroke], vanishing_point: tuple[float, float]) -> LaneFit | None:
     """One frame's pitch, heading and lane; None if the own lane's two lines are not both there."""
     pitch = float(-np.arctan(vanishing_point[1]))
     lines = _lines(strokes, pitch, -vanishing_point[0] * np.cos(pitch))
@@ -143,7 +150,7 @@ def _fit_frame(strokes: Sequence[Stroke], vanishing_point: tuple[float, float]) 
     if residual > _LARGEST_RESIDUAL:
         return None
     lane = (offsets[own[0]] - offsets[own[1]]) / np.sqrt(1 + heading**2)
-    return _Frame(pitch, heading, float(lane)) if lane > 0 else None
+    return LaneFit(pitch, heading, float(lane)) if lane > 0 else None
 
 
 def _lines(strokes: Sequence[Stroke], pitch: float, heading: float) -> list[tuple[float, np.ndarray]]:
@@ -198,15 +205,27 @@ def _parallel(lines: Sequence[np.ndarray], pitch: float) -> tuple[float, np.ndar
     A, b = np.concatenate(rows), np.concatenate(targets)
     weight = np.ones(len(b))
     for _ in range(4):  # Huber's weights: a stray stroke must not tilt the road
-        solution = np.linalg.lstsq(A * weight[:, None], b * weight, rcond=None)[0]
+        weighted = A * weight[:, None]
+        # Normal equations: five unknowns, well apart, a fifth of the time of a decomposition; the ridge is for a line
+        # of which no point is in use.
+        solution = np.linalg.solve(weighted.T @ A + 1e-12 * np.eye(A.shape[1]), weighted.T @ b)
         error = np.abs(A @ solution - b)
-        weight = np.sqrt(np.minimum(1.0, 0.001 / np.maximum(error, 1e-9)))
+        weight = np.minimum(1.0, 0.001 / np.maximum(error, 1e-9))
     return float(np.sqrt(np.mean(np.minimum(error, 0.01) ** 2))), solution[:-2], float(solution[-2])
 
 
-def _pose(pitch: float, yaw: float, height: float) -> np.ndarray:
+def camera_pose(pitch: float, yaw: float, height: float, roll: float = 0.0) -> np.ndarray:
+    """(4, 4) camera optical frame to a vehicle frame with its origin on the ground below the camera.
+
+    Args:
+        pitch: radians, positive looks down.
+        yaw: radians, positive looks to the left.
+        height: metres.
+        roll: radians, positive turns clockwise as seen from behind.
+    """
     forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)])
-    right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+    level = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+    right = np.cos(roll) * level + np.sin(roll) * np.cross(forward, level)
     pose = np.eye(4)
     pose[:3, :3] = np.column_stack([right, np.cross(forward, right), forward])
     pose[2, 3] = height

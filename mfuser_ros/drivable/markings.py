@@ -1,4 +1,4 @@
-"""Painted lane markings in a picture: thin bright strokes on the road."""
+"""Lines that run along the road: painted markings in a picture, the road's edges in a mask."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _CONTRAST = 18  # grey levels above the road beside it
 _WIDEST_SLANT = 8.0  # columns a row: a line three lanes away
 _SHORTEST_ROWS = 6
 _STRAY_PIXELS = 2.5
+_FRAYED_PIXELS = 7
+_KERB_PIXELS = 5  # a bright kerbstone lies so close to the road's edge in a mask
 
 
 @dataclass(frozen=True, eq=False)
 class Stroke:
-    """The middle line of one marking, or of one piece of a long one, nearest row last."""
+    """A piece of a line along the road, short enough that a bend does not show, nearest row last."""
 
     normal: np.ndarray  # (N, 2) undistorted points in the plane z = 1 of the optical frame
 
 
-def find_strokes(picture: np.ndarray, camera: CameraModel) -> list[Stroke]:
-    """Strokes in the lower half of a picture.
+def find_strokes(picture: np.ndarray, camera: CameraModel, road: np.ndarray | None = None) -> list[Stroke]:
+    """Middle lines of thin bright strokes in the lower half of a picture.
 
     A horizontal top-hat keeps what is brighter than the road on both sides and narrower than the filter; the width
     follows from perspective, with the horizon near the middle of the picture.
@@ -33,6 +35,7 @@ def find_strokes(picture: np.ndarray, camera: CameraModel) -> list[Stroke]:
     Args:
         picture: (H, W, 3) uint8 RGB of the camera's size.
         camera: its lens.
+        road: (H, W) bool, where there is road, from a mask of the picture; None: anywhere.
     """
     grey = picture[..., 0]  # yellow paint is as bright as white in red light
     height = grey.shape[0]
@@ -45,6 +48,8 @@ def find_strokes(picture: np.ndarray, camera: CameraModel) -> list[Stroke]:
         band = cv2.GaussianBlur(grey[top:bottom], (3, 3), 0)
         lines[top:bottom] = cv2.morphologyEx(band, cv2.MORPH_TOPHAT, kernel)
     bright = (lines > _CONTRAST).astype(np.uint8)
+    if road is not None:
+        bright &= cv2.erode(road.view(np.uint8), np.ones((_KERB_PIXELS, _KERB_PIXELS), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=8)
     for index in range(1, count):
         left, top, width, rows, _ = stats[index]
@@ -52,7 +57,37 @@ def find_strokes(picture: np.ndarray, camera: CameraModel) -> list[Stroke]:
             continue
         window = (slice(top, top + rows), slice(left, left + width))
         weight = np.where(labels[window] == index, lines[window], 0).astype(np.float64)
-        strokes.extend(_pieces(_middle(weight, left, top), camera))
+        strokes.extend(_pieces(_middle(weight, left, top)[1:-1], camera))  # at its ends paint meets road along the row
+    return strokes
+
+
+def find_edges(road: np.ndarray, beside: np.ndarray, camera: CameraModel) -> list[Stroke]:
+    """The left and the right edge of the road, where the road ends at what lies or stands beside it.
+
+    An edge at a vehicle, a person, the picture's border or a pixel of which nothing is known tells nothing.
+
+    Args:
+        road: (H, W) bool, where there is road.
+        beside: (H, W) bool, where there is what a road ends at: sidewalk, terrain, walls.
+        camera: the lens.
+    """
+    smooth = cv2.medianBlur(road.view(np.uint8), _FRAYED_PIXELS)  # a network's edges are frayed
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(smooth, connectivity=4)
+    if count < 2:
+        return []
+    beside = cv2.medianBlur(beside.view(np.uint8), _FRAYED_PIXELS) > 0
+    largest = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    rows = np.flatnonzero(largest.any(axis=1))
+    width = road.shape[1]
+    strokes = []
+    for columns, out in ((np.argmax(largest, axis=1), -1), (width - 1 - np.argmax(largest[:, ::-1], axis=1), 1)):
+        neighbour = columns[rows] + 2 * out
+        inside = (neighbour >= 0) & (neighbour < width)
+        good = rows[inside & beside[rows, np.clip(neighbour, 0, width - 1)]]
+        points = np.column_stack([columns[good] + 0.5 * out, good]).astype(np.float64)
+        torn = (np.diff(good) > 1) | (np.abs(np.diff(points[:, 0])) > _WIDEST_SLANT)
+        for part in np.split(points, np.flatnonzero(torn) + 1):
+            strokes.extend(_pieces(part, camera))
     return strokes
 
 
@@ -68,8 +103,7 @@ def _middle(weight: np.ndarray, left: int, top: int) -> np.ndarray:
 
 
 def _pieces(points: np.ndarray, camera: CameraModel) -> list[Stroke]:
-    """Strokes short enough that a bend does not show, without their ends, where paint meets road along the row."""
-    points = points[1:-1]
+    """Strokes of (N, 2) columns and rows, without those that are not straight."""
     if len(points) < _SHORTEST_ROWS - 2:
         return []
     longest = max(12, camera.height // 12)

@@ -57,6 +57,7 @@ class Sight(NamedTuple):
     """One view's evidence."""
 
     free: np.ndarray  # (n,) int64 flat indices of cells seen to be free
+    denied: np.ndarray  # (m,) int64 cells that the view knows not to be free, or not to be seen for what stands there
     contacts: Contacts
 
 
@@ -72,6 +73,8 @@ class ViewPlan:
     blind: np.ndarray  # (rows, cols) bool: ground between the vehicle and the near edge of the picture
     finder: ContactFinder
     shadows: Shadows
+    blind_cells: np.ndarray  # (b,) int64 flat indices of `blind`
+    blind_shadows: Shadows
 
     def look(self, mask: np.ndarray, confidence: np.ndarray, meaning: Meaning) -> Sight:
         """Evidence of one picture; mask and confidence as in `View`."""
@@ -82,8 +85,13 @@ class ViewPlan:
             bad = cv2.bitwise_or(bad, unsure)
             stands = cv2.subtract(stands, unsure)  # surely becomes unsurely, 0 stays 0
         first = self.finder.first_standing(stands)
-        in_sight = ~hidden(self.shadows, first, self.finder.bearings.full_turn)
-        return Sight(self.cells[in_sight & self._all_good(bad)], self.finder.find(seen, stands, first))
+        full_turn = self.finder.bearings.full_turn
+        free = ~hidden(self.shadows, first, full_turn) & self._all_good(bad)
+        # What stands at the near edge of the picture has its foot on ground that is not seen.
+        at_edge = np.where(self.finder.cut_off(first), np.int32(0), np.int32(len(self.finder.bearings.ranges)))
+        covered = hidden(self.blind_shadows, at_edge, full_turn)
+        denied = np.concatenate([self.cells[~free], self.blind_cells[covered]])
+        return Sight(self.cells[free], denied, self.finder.find(seen, stands, first))
 
     def _all_good(self, bad: np.ndarray) -> np.ndarray:
         """(N,) bool: cells without a bad pixel in their footprint."""
@@ -111,15 +119,20 @@ def plan_view(
     used = np.concatenate([footprints.rows, bearings.pixels[bearings.pixels >= 0] // camera.width])
     top, bottom = int(used.min()), int(used.max()) + 1
     first_pixel = (footprints.rows - top) * camera.width
+    blind = _blind_zone(bearings, mounted, spec, footprints.cells)
+    blind_cells = np.flatnonzero(blind)
+    blind_shadows = plan_shadows(bearings, mounted, spec, blind_cells)
     return ViewPlan(
         rows=slice(top, bottom),
         cells=footprints.cells,
         first_run=footprints.first_run,
         run_starts=first_pixel + footprints.starts,
         run_stops=first_pixel + footprints.stops,
-        blind=_blind_zone(bearings, mounted, spec, footprints.cells),
+        blind=blind,
         finder=ContactFinder.plan(spec, mounted.foot, bearings, top, camera.width),
         shadows=plan_shadows(bearings, mounted, spec, footprints.cells),
+        blind_cells=blind_cells,
+        blind_shadows=blind_shadows._replace(nearer=np.maximum(blind_shadows.nearer, 1)),  # the edge is never nearer
     )
 
 

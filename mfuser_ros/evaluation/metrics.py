@@ -106,6 +106,12 @@ class Calibration:
         self.confidence += np.bincount(bins, confidence, minlength=BINS)
         self.correct += np.bincount(bins, correct, minlength=BINS)
 
+    def merge(self, other: Calibration) -> None:
+        """Add what another one has counted."""
+        self.pixels += other.pixels
+        self.confidence += other.confidence
+        self.correct += other.correct
+
     @property
     def ece(self) -> float | None:
         """Expected calibration error: mean distance of confidence and accuracy, bins weighted by their pixels."""

@@ -28,9 +28,9 @@ class Task(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    what: Literal["frame", "drivable"]
-    width: PositiveInt  # of the picture, pixels
-    height: PositiveInt
+    what: Literal["frame", "drivable", "network"]
+    width: PositiveInt = 1280  # of the picture, pixels; the network's own parts know their size
+    height: PositiveInt = 720
     frames: PositiveInt  # calls that are timed
     model: str = "small"
     device: str = "auto"
@@ -50,6 +50,8 @@ def measure(task: Task) -> list[Row]:
     Raises:
         MFuserError: the model, the device or a size cannot be used.
     """
+    if task.what == "network":
+        return _network_rows(task)
     return _frame_rows(task) if task.what == "frame" else [_drivable_row(task)]
 
 
@@ -81,13 +83,21 @@ def _timed(call: Callable[[], object], frames: int) -> Iterator[float]:
 def _frame_rows(task: Task) -> list[Row]:
     import torch  # noqa: PLC0415  the drivable area is measured without torch in memory
 
-    from mfuser_ros.inference.loading import load  # noqa: PLC0415
+    from mfuser_ros.evaluation import gpu_speed  # noqa: PLC0415
+    from mfuser_ros.inference.loading import choose_device, choose_precision, load  # noqa: PLC0415
 
     start = time.perf_counter()
-    segmenter = load(task.model, device=task.device, precision=task.precision)
+    random = gpu_speed.is_without_weights(task.model)
+    if random:
+        chosen = choose_device(task.device)
+        segmenter = gpu_speed.random_segmenter(task.model, chosen, choose_precision(task.precision, chosen))
+    else:
+        segmenter = load(task.model, device=task.device, precision=task.precision)
     pictures = [_picture(task.height, task.width, seed) for seed in range(task.batch)]
     segmenter(pictures)
     first_mask_ms = (time.perf_counter() - start) * 1e3
+    segmenter.warm_up(task.height, task.width, batch=task.batch, wait=True)
+    fast_ms = (time.perf_counter() - start) * 1e3
     segmenter(pictures)  # the second call still meets cold caches
     times, stages = [], []
     for ms in _timed(lambda: segmenter(pictures), task.frames):
@@ -103,7 +113,8 @@ def _frame_rows(task: Task) -> list[Row]:
         "size": task.size,
         "batch": task.batch,
         "precision": segmenter.precision,
-        "backend": "eager",
+        "backend": segmenter.state,
+        "weights": "random" if random else "trained",
     }
     whole = percentiles(times)
     rate = round(task.batch * 1e3 / whole["p50"], 3)
@@ -114,7 +125,23 @@ def _frame_rows(task: Task) -> list[Row]:
             spent = [getattr(timing, f"{stage}_ms") for timing in stages]
             rows.append({"what": "stage", "stage": stage, **common, "ms": percentiles(spent)})
     rows.append({"what": "start", "stage": "load to first mask", **common, "ms": percentiles([first_mask_ms])})
+    if device.type == "cuda":
+        rows.append({"what": "start", "stage": "load to full speed", **common, "ms": percentiles([fast_ms])})
     return rows
+
+
+def _network_rows(task: Task) -> list[Row]:
+    """The network's forward pass and its parts, on a GPU; no rows on a CPU, where a frame has no parts worth it."""
+    from mfuser_ros.evaluation import gpu_speed  # noqa: PLC0415
+    from mfuser_ros.inference.loading import choose_device, choose_precision  # noqa: PLC0415
+
+    device = choose_device(task.device)
+    if device.type == "cpu":
+        return []
+    precision = choose_precision(task.precision, device)
+    what = gpu_speed.subject(task.model)
+    rows = gpu_speed.window_rows(what, device, precision, (1, 8), task.frames)
+    return [*rows, *gpu_speed.scan_rows(device, task.frames)]
 
 
 def _drivable_row(task: Task) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from mfuser_ros.evaluation.dataset import Evaluation
+from mfuser_ros.evaluation.record import Record, number
 
 VERSION = 1
 
@@ -23,7 +23,7 @@ def summarise(
     source: str,
     model: Mapping[str, str],
     settings: Mapping[str, Any],
-    latency_ms: Mapping[str, float] | None = None,
+    record: Record | None = None,
 ) -> dict[str, Any]:  # JSON
     """The summary of one evaluation.
 
@@ -32,31 +32,32 @@ def summarise(
         source: what was evaluated, such as camvid/dusk.
         model: name and sha256.
         settings: of the run: input size, threshold, precision.
-        latency_ms: p50, p95 and p99 where they were measured.
+        record: of its pictures, for boundary IoU and latency; None: these were not measured.
     """
     scores = evaluation.confusion.scores()
     labels = evaluation.config.labels
     classes = [
         {
-            "id": label.id, "name": label.name, "iou": _number(scores.iou[label.id]),
-            "precision": _number(scores.precision[label.id]), "recall": _number(scores.recall[label.id]),
-            "share": _number(scores.share[label.id]),
+            "id": label.id, "name": label.name, "iou": number(scores.iou[label.id]),
+            "precision": number(scores.precision[label.id]), "recall": number(scores.recall[label.id]),
+            "share": number(scores.share[label.id]),
         }
         for label in labels
     ]  # fmt: skip
-    road = next((entry for entry, label in zip(classes, labels, strict=True) if label.members[0] == 0), None)
+    road = next((entry for entry in classes if entry["id"] == evaluation.config.road), None)
+    latency_ms = None if record is None else record.latency_ms()
     return {
         "version": VERSION,
         "input": source,
         "model": dict(model),
         "frames": evaluation.frames,
         "classes": classes,
-        "miou": _number(scores.miou),
-        "pixel_accuracy": _number(scores.pixel_accuracy),
+        "miou": number(scores.miou),
+        "pixel_accuracy": number(scores.pixel_accuracy),
         "confusion": evaluation.confusion.counts.tolist(),
         "road": None if road is None else {key: road[key] for key in ("precision", "recall", "iou")},
-        "calibration": {"ece": _number(evaluation.calibration.ece)},
-        "boundary_iou": None,
+        "calibration": {"ece": number(evaluation.calibration.ece)},
+        "boundary_iou": None if record is None else record.boundary.mean,
         "latency_ms": {key: None if latency_ms is None else latency_ms[key] for key in ("p50", "p95", "p99")},
         "drivable": None,
         "temporal": {"flips_per_s": None},
@@ -75,7 +76,3 @@ def write_summary(summary: Mapping[str, Any], folder: Path) -> Path:
     path = folder / "summary.json"
     path.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)

@@ -3,5 +3,6 @@
 from mfuser_ros.inference.loading import load
 from mfuser_ros.inference.segmentation import Segmentation, overlay
 from mfuser_ros.inference.segmenter import Segmenter, Timing
+from mfuser_ros.inference.steady import Steady
 
-__all__ = ["Segmentation", "Segmenter", "Timing", "load", "overlay"]
+__all__ = ["Segmentation", "Segmenter", "Steady", "Timing", "load", "overlay"]

@@ -39,7 +39,7 @@ def load(
         vocabulary: what the ids of a mask shall mean; None or empty: the shipped one. Names, colours and roles are
             free. The queries of a class are names of the model's classes, which are merged: their probabilities add
             up. What no class uses counts as unknown, the others become no surer by it. A model with a text tower
-            takes other words for its classes, too (`mfuser_ros.inference.queries`).
+            takes any other words, too (`mfuser_ros.inference.queries`).
         onnx: file of `mfuser export` for the same weights and vocabulary, which OpenVINO runs in the place of torch; on
             a CPU alone, at the file's size, in float32 or bfloat16.
 
@@ -50,7 +50,7 @@ def load(
         VocabularyError: the vocabulary is malformed, or speaks of classes that the model cannot know.
     """
     chosen = choose_device(device)
-    arithmetic = _choose_precision(precision, chosen, exported=onnx is not None)
+    arithmetic = choose_precision(precision, chosen, exported=onnx is not None)
     network, description = load_model(model)
     if not vocabulary:
         vocabulary = vocabularies.load()
@@ -103,9 +103,19 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def _choose_precision(
+def choose_precision(
     precision: Precision | Literal["auto"], device: torch.device, *, exported: bool = False
 ) -> Precision:
+    """The precision that a name stands for on a device.
+
+    Args:
+        precision: as `load` takes it.
+        device: where the network shall run.
+        exported: whether OpenVINO runs an exported file; it has bfloat16 on a CPU, too.
+
+    Raises:
+        ConfigurationError: there is no such precision, or the device does not run it.
+    """
     if exported and device.type != "cpu":
         raise ConfigurationError(f"onnx: runs on a CPU, device is {device}: choose cpu or leave it out")
     if precision == "auto":

@@ -1,8 +1,9 @@
 """How the classes of a vocabulary rest on the classes that a model was trained with.
 
 A query that is the name of one of the model's classes stands for that class; several such queries merge their classes,
-whose probabilities add up. Any other words need a text tower. They then say anew what the model's class of the same id
-is: the decoders hold weights for each class, so words alone make no class more.
+whose probabilities add up. Any other words need a text tower. As many classes as the model has, in its order, say anew
+what each of them is; any other list is made of new classes, each with the decoder weights of the model's class whose
+words are nearest to its own (`mfuser_ros.network.rebind`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from torch import Tensor
 from mfuser_ros.checkpoints import ModelCard
 from mfuser_ros.checkpoints.store import class_token_ids
 from mfuser_ros.errors import ConfigurationError, VocabularyError
-from mfuser_ros.network.config import LinkedText, StoredText
+from mfuser_ros.network.config import DroppedText, LinkedText, StoredText
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.rebind import nearest_classes, rebind
 from mfuser_ros.network.text import TextEncoder
 from mfuser_ros.vocabulary import Vocabulary
 
@@ -28,8 +30,8 @@ def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members |
     Args:
         network: as loaded; its text tower, if any, is set to the words of the vocabulary where they are new.
         card: of the model; names its classes.
-        vocabulary: every query the name of a class of the model, each at most once; or, with a text tower, any words
-            for as many classes as the model has, in the model's order. Embeddings of several phrases are averaged.
+        vocabulary: every query the name of a class of the model, each at most once; or, with a text tower, any words.
+            Embeddings of several phrases are averaged.
 
     Returns:
         What is to be merged; None where the classes of the vocabulary are those of the network, one for one.
@@ -43,17 +45,24 @@ def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members |
     if strange is None:
         return _members(vocabulary, own, card)
     if not isinstance(network.text, TextEncoder):
+        left_out = isinstance(card.architecture.text, DroppedText)
+        why = "was converted without its text tower" if left_out else "has no text tower"
+        mend = "convert it without --drop-text, or l" if left_out else "l"
         raise VocabularyError(
-            f"{card.name}: query {strange!r}: the model has no text tower, its classes can be renamed, merged and "
-            f"recoloured only: let each query be one of {', '.join(own)}"
+            f"{card.name}: query {strange!r}: the model {why}, its classes can be renamed, merged and "
+            f"recoloured only: {mend}et each query be one of {', '.join(own)}"
         )
-    _check_order(vocabulary, own, card)
-    assert not isinstance(card.architecture.text, (StoredText, LinkedText))  # there is a text tower
+    assert not isinstance(card.architecture.text, (StoredText, DroppedText, LinkedText))  # there is a text tower
+    with torch.no_grad():
+        trained = network.text().clone()
     try:
         ids = class_token_ids(card.architecture.text, queries, None)
         network.text.set_token_ids(ids, [len(entry.queries) for entry in vocabulary.classes])
     except (ConfigurationError, VocabularyError) as error:
         raise VocabularyError(f"{card.name}: query {strange!r} is none of its classes: {error}") from error
+    if not _in_order(vocabulary, own):
+        with torch.no_grad():
+            rebind(network, nearest_classes(network.text(), trained))
     return None
 
 
@@ -79,16 +88,8 @@ def _members(vocabulary: Vocabulary, own: dict[str, int], card: ModelCard) -> Me
     return None if members == tuple((index,) for index in range(len(own))) else members
 
 
-def _check_order(vocabulary: Vocabulary, own: dict[str, int], card: ModelCard) -> None:
-    if len(vocabulary) != len(own):
-        raise VocabularyError(
-            f"{card.name}: its decoders have weights for {len(own)} classes, the vocabulary has {len(vocabulary)} in "
-            "words of its own: describe the classes of the model in their order, or train a model for these"
-        )
-    for entry in vocabulary.classes:
-        for query in entry.queries:
-            if own.get(query, entry.id) != entry.id:
-                raise VocabularyError(
-                    f"{card.name}: query {query!r}: is class {own[query]} of the model, the vocabulary has it at "
-                    f"{entry.id}: keep the model's order where words of your own are used"
-                )
+def _in_order(vocabulary: Vocabulary, own: dict[str, int]) -> bool:
+    """Whether the classes can be the model's, one for one: their number, and the place of each name that is known."""
+    return len(vocabulary) == len(own) and all(
+        own.get(query, entry.id) == entry.id for entry in vocabulary.classes for query in entry.queries
+    )

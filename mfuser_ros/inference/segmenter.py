@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -32,7 +32,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 Size = tuple[int, int]  # height, width
 
 _WINDOWS = 18  # of sliding windows on a GPU at once: a frame of 1024x2048 in one batch
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ class Segmenter:
                 if isinstance(module, nn.Conv2d):
                     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         elif precision != "float32":
-            lower(self.model, _DTYPES[precision])
-        self.engine = _engine(self.model, self._probabilities_of, device)
+            lower(self.model, DTYPES[precision])
+        self._windows = 1 if device.type == "cpu" else _WINDOWS
+        self.engine = self._make_engine(device)
         self.vocabulary = vocabulary
         self.name = name
         self.sha256 = sha256
@@ -132,6 +133,22 @@ class Segmenter:
         if not 0 <= value <= 1:
             raise ConfigurationError(f"threshold {value}: must lie between 0 (nothing is unknown) and 1")
         self._threshold = float(value)
+
+    def _make_engine(self, device: torch.device) -> Engine | None:
+        """The engine of a GPU that can compile kernels; None elsewhere."""
+        if device.type != "cuda" or not fused.triton_is_there():
+            return None
+        from mfuser_ros.inference.engine import Engine, speed_up  # noqa: PLC0415  # a CPU does without
+
+        speed_up(self.model, device)
+        return Engine(self._probabilities_of, device, shrink=self._take_fewer_windows)
+
+    def _take_fewer_windows(self) -> bool:
+        """Halve the windows that run at once; False if that changes nothing."""
+        if isinstance(self._input, WholeInput) or self._windows == 1:
+            return False
+        self._windows //= 2
+        return True
 
     def _checked_input_size(self, size: Size | None) -> Size | None:
         if size is None:
@@ -206,9 +223,25 @@ class Segmenter:
         resized = np.stack([_stretch(picture, size) for picture in pictures])
         return torch.from_numpy(resized).to(self._device).permute(0, 3, 1, 2).float()
 
-    def warm_up(self, height: int, width: int) -> None:
-        """Run once on a grey picture of this size, so that the first real one is not late."""
-        self([np.full((height, width, 3), 127, np.uint8)])
+    def warm_up(self, height: int, width: int, *, batch: int = 1, wait: bool = False) -> None:
+        """Run on grey pictures of this size, so that the first real ones are not late.
+
+        Args:
+            height: of the pictures.
+            width: of the pictures.
+            batch: pictures at once.
+            wait: return only when pictures of this size run as fast as they ever will; on a GPU kernels are compiled
+                and a graph is recorded first, which takes seconds. Without it that goes on beside.
+        """
+        if wait and self.engine is not None:
+            self.engine.prepare(batch, (height, width), self.input_size_for(height, width))
+        else:
+            self([np.full((height, width, 3), 127, np.uint8)] * batch)
+
+    @property
+    def state(self) -> str:
+        """How pictures run, for diagnostics: eager, or what the engine of a GPU tells."""
+        return "eager" if self.engine is None else str(self.engine)
 
     def _segment(self, pictures: list[np.ndarray]) -> list[Segmentation]:
         for picture in pictures:
@@ -273,7 +306,7 @@ class Segmenter:
                 batch,
                 self._input.crop,
                 self._input.stride,
-                batch=1 if batch.device.type == "cpu" else _WINDOWS,
+                batch=self._windows,
             )
         probability = probabilities(scores.float(), self.temperature)
         if self._merging is not None:
@@ -294,19 +327,6 @@ class Segmenter:
         if self._threshold > 0:
             mask = cv2.bitwise_or(labels, cv2.compare(best, self._threshold, cv2.CMP_LT))  # 255 where unsure
         return Segmentation(picture, mask, confidence, labels, self.vocabulary)
-
-
-def _engine(model: MFuser, infer: Callable[[Tensor], Tensor], device: torch.device) -> Engine | None:
-    """The engine of a GPU that can compile kernels; None elsewhere."""
-    if device.type != "cuda" or not fused.triton_is_there():
-        return None
-    from mfuser_ros.inference.engine import Engine  # noqa: PLC0415  # triton is an optional extra
-    from mfuser_ros.network.fused.blocks import fuse_blocks  # noqa: PLC0415
-
-    for tower in model.towers:
-        fuse_blocks(tower.net)
-    model.second_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own lack
-    return Engine(infer, device)
 
 
 def _check_picture(picture: np.ndarray) -> None:

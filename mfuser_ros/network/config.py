@@ -32,6 +32,7 @@ class TowerConfig(_Config):
     layout: Literal["dinov2", "eva02", "clip", "siglip", "mobilenetv2"]  # how the network is cut into stages
     model: str  # name for timm.create_model
     options: dict[str, Any] = {}  # its keyword arguments; their types are timm's affair, hence Any
+    stages: PositiveInt | None = None  # groups that a transformer's blocks are run in; None: one block each
     mean: Triple  # statistics of RGB values 0..255 that the tower was trained with
     std: Triple
 
@@ -85,6 +86,13 @@ class PyramidNeck(_Config):
     taps: tuple[int, int, int, int]  # one tapped stage for each level, finest first
 
 
+class ResizedNeck(_Config):
+    """Four taps of plain vision transformers, resized to strides 1/4, 1/2, 1 and 2 of the patch grid, as Rein does."""
+
+    kind: Literal["resized"] = "resized"
+    taps: tuple[int, int, int, int]  # one tapped stage for each level, finest first
+
+
 class StridedNeck(_Config):
     """Taps of towers that shrink the picture themselves: levels are concatenations; the coarsest is pooled."""
 
@@ -94,10 +102,19 @@ class StridedNeck(_Config):
     ]  # stages of level 0 (finest), 1, 2; 3 is pooled from 2
 
 
+Neck = PyramidNeck | ResizedNeck | StridedNeck
+
+
 class StoredText(_Config):
     """Text embeddings that ship inside the checkpoint, one row for each class."""
 
     kind: Literal["stored"] = "stored"
+
+
+class DroppedText(_Config):
+    """What a text tower gave for the classes, one row for each; the tower itself was left out of the checkpoint."""
+
+    kind: Literal["dropped"] = "dropped"
 
 
 class LinkedText(_Config):
@@ -200,8 +217,10 @@ class Architecture(_Config):
     vlm: TowerConfig
     towers: Literal["both", "vfm", "vlm"] = "both"  # which of them are built; one alone is adapted by its own fusers
     fusion: FusionConfig
-    neck: Annotated[PyramidNeck | StridedNeck, Field(discriminator="kind")]
-    text: Annotated[StoredText | LinkedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")]
+    neck: Annotated[Neck, Field(discriminator="kind")]
+    text: Annotated[
+        StoredText | DroppedText | LinkedText | EvaText | ClipText | SiglipText, Field(discriminator="kind")
+    ]
     text_width: PositiveInt  # C_t: width of the space that text and picture share
     score_scale: PositiveFloat = 1 / 0.07  # the score map in training is scale * cosine + bias (spec 4.5); SigLIP's
     score_bias: float = 0.0  # come from its original file, and no published MFuser holds them
@@ -337,6 +356,8 @@ PRESETS: dict[str, Architecture] = {preset.name: preset for preset in (EVA02_L, 
 def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: whatever a YAML file may hold
     """A preset with some of its entries changed; mappings are merged key by key, all else is replaced.
 
+    Neck, text and input of another kind share no key with those of the preset, so they are replaced as a whole.
+
     Args:
         preset: name in `PRESETS`.
         changes: in the form of the architecture, such as ``{"fusion": {"kind": "self-attention"}}``.
@@ -347,7 +368,14 @@ def changed(preset: str, changes: Mapping[str, Any]) -> Architecture:  # Any: wh
     if preset not in PRESETS:
         raise ConfigurationError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
     try:
-        return Architecture.model_validate(merged(PRESETS[preset].model_dump(), changes))
+        base = PRESETS[preset].model_dump()
+        for part in ("neck", "text", "input"):
+            if (
+                isinstance(changes.get(part), Mapping)
+                and changes[part].get("kind", base[part]["kind"]) != base[part]["kind"]
+            ):
+                base[part] = {}
+        return Architecture.model_validate(merged(base, changes))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "architecture"

@@ -60,7 +60,7 @@ class DeformableAttention(nn.Module):
         """
         batch, tokens, _ = query.shape
         values = self.value_proj(value).unflatten(-1, (self.heads, -1))  # (batch, S, heads, width / heads)
-        if fused.fits(values):
+        if fused.fits(values, values.shape[-1]):
             return self._fused(query, values, reference, sizes)
         offsets = self.sampling_offsets(query).float().view(batch, tokens, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).float().view(batch, tokens, self.heads, -1).softmax(-1)

@@ -34,6 +34,7 @@ class FusionSite(nn.Module):
                 reduce, expand = nn.Linear(tower_width, width), nn.Linear(width, tower_width)
             self.add_module(f"reduce_{tower}", reduce)
             self.add_module(f"expand_{tower}", expand)
+        self.bare = all(isinstance(part, nn.Identity) for part in self.children())  # no maps before and after
         self.published = config.kind == "mvfuser"
         if self.published:
             self.mvfuser = build_mvfuser(config, width)
@@ -47,7 +48,10 @@ class FusionSite(nn.Module):
         """
         reduced = [self.get_submodule(f"reduce_{name}")(x) for name, x in zip(self.towers, towers, strict=True)]
         if self.published:
-            offsets = self.mvfuser(torch.cat(reduced, 1)).split([tower.shape[1] for tower in towers], 1)
+            joined, lengths = torch.cat(reduced, 1), [tower.shape[1] for tower in towers]
+            if self.bare and self.mvfuser.runs_fused(joined):
+                return [part.contiguous() for part in torch.split(self.mvfuser.mixed(joined), lengths, 1)]
+            offsets = self.mvfuser(joined).split(lengths, 1)
         else:
             offsets = self.mixer(reduced, grid)
         return [
@@ -64,14 +68,20 @@ def build_fusion(config: FusionConfig, widths: Mapping[str, Sequence[int]]) -> n
         widths: of each tower after each stage.
 
     Raises:
-        ConfigurationError: the towers' widths and the configuration do not fit.
+        ConfigurationError: the towers' widths or stages and the configuration do not fit.
     """
+    lengths = {tower: len(each) for tower, each in widths.items()}
+    if len(set(lengths.values())) > 1:
+        shown = " and ".join(f"{tower} {length}" for tower, length in lengths.items())
+        raise ConfigurationError(f"the towers have different numbers of stages ({shown}): set the stages of one")
+    if config.kind != "none" and max(config.stages, default=0) >= min(lengths.values()):
+        raise ConfigurationError(f"fusion.stages: there are stages 0 to {min(lengths.values()) - 1} only")
     sites = nn.ModuleDict()
     if config.kind == "none":
         return sites
     maps = None
     if config.kind == "rein":
-        maps = ReinMaps(config.width or next(iter(widths.values()))[config.stages[0]])
+        maps = ReinMaps(config.width or next(iter(widths.values()))[config.stages[0]], config.initial_scale)
         sites["shared"] = maps
     for stage in config.stages:
         sites[str(stage)] = FusionSite(config, {tower: each[stage] for tower, each in widths.items()}, maps)

@@ -40,15 +40,16 @@ def build_joint(architecture: Architecture, towers: Mapping[str, Tower]) -> Join
     """The weights that join the towers' last tokens, beside those of the VLM's own map to text space.
 
     Without a VLM that has such a map there is a `JointProjection`, without text nothing. CLIP has a linear map, with
-    which the VFM's tokens are added before the VLM's last norm; EVA02 and SigLIP need none: the normed tokens of both
-    are added (spec 2.7).
+    which the VFM's tokens are added before the VLM's last norm, and so has a VFM of another width; EVA02 and SigLIP
+    need none: the normed tokens of both are added (spec 2.7).
     """
     if architecture.matched:
         return None
     widths = {name: tower.widths[-1] for name, tower in towers.items()}
     if "vlm" not in towers or not towers["vlm"].text_space:
         return JointProjection(widths, architecture.text_width)
-    return nn.Linear(widths["vfm"], widths["vlm"]) if architecture.fusion.vfm_bridge else None
+    mapped = architecture.fusion.vfm_bridge or len(set(widths.values())) > 1
+    return nn.Linear(widths["vfm"], widths["vlm"]) if mapped else None
 
 
 def join(joint: JointProjection | nn.Linear | None, towers: Sequence[Tower], tokens: Sequence[Tensor]) -> Tensor:
@@ -67,7 +68,7 @@ def join(joint: JointProjection | nn.Linear | None, towers: Sequence[Tower], tok
         places = tokens[-1].shape[1]
         return with_global_token(joint([_paired(x, places) for x in tokens]), class_token=class_token)
     *others, vlm = tokens
-    if joint is not None:  # CLIP
+    if joint is not None:  # CLIP, or another width
         return towers[-1].to_text_space(towers[-1].final_norm(vlm + joint(_paired(others[0], vlm.shape[1]))))
     picture = towers[-1].final_norm(vlm)
     for tower, other in zip(towers, others, strict=False):

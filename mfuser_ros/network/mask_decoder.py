@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfuser_ros.network.attention import attend, attend_itself
 from mfuser_ros.network.config import HeadConfig
+from mfuser_ros.network.fused.steps import norm_of_sum
 from mfuser_ros.network.pixel_decoder import LEVELS, PixelFeatures
 from mfuser_ros.network.positions import sine_encoding
 
@@ -45,12 +48,24 @@ class _QueryDecoderLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
     def forward(self, query: Tensor, query_position: Tensor, key: Tensor, value: Tensor, blocked: Tensor) -> Tensor:
-        attended, _ = self.cross_attention(query + query_position, key, value, attn_mask=blocked, need_weights=False)
+        """Queries (batch, Q, width), their positions, keys and values (batch, T, width), (batch, Q, T) -> queries."""
+        mask = blocked.repeat_interleave(self.cross_attention.num_heads, 0)
+        attended, _ = self.cross_attention(query + query_position, key, value, attn_mask=mask, need_weights=False)
         query = self.norms[0](query + attended)
         attended, _ = self.self_attention(query + query_position, query + query_position, query, need_weights=False)
         query = self.norms[1](query + attended)
         decoded: Tensor = self.norms[2](query + self.ffn(query))
         return decoded
+
+    def decode_projected(
+        self, query: Tensor, query_position: Tensor, key: Tensor, value: Tensor, blocked: Tensor
+    ) -> Tensor:
+        """The same for keys and values that `SharedKeys` has projected."""
+        attended = attend(self.cross_attention, query + query_position, key, value, ~blocked)
+        query, placed = norm_of_sum(query, attended, self.norms[0], query_position)
+        attended = attend_itself(self.self_attention, placed, query)
+        query, _ = norm_of_sum(query, attended, self.norms[1], None)
+        return norm_of_sum(query, self.ffn(query), self.norms[2], None)[0]
 
 
 class MaskDecoder(nn.Module):
@@ -65,7 +80,6 @@ class MaskDecoder(nn.Module):
     def __init__(self, config: HeadConfig, text_width: int, classes: int, *, linked: bool = False) -> None:
         super().__init__()
         width = config.width
-        self.heads = config.heads
         self.linked = linked
         if linked:
             self.content = nn.Linear(width, width)
@@ -76,6 +90,7 @@ class MaskDecoder(nn.Module):
         self.layers = nn.ModuleList(_QueryDecoderLayer(config) for _ in range(config.query_layers))
         self.post_norm = nn.LayerNorm(width)
         self.class_embed = nn.Linear(width, classes + 1)
+        self.shared_keys: nn.ModuleList | None = None  # for inference: of each level, for the layers that look at it
         self.mask_embed = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
         )
@@ -105,13 +120,22 @@ class MaskDecoder(nn.Module):
         query = self.content(text) if self.linked else self.text_proj(text)  # (batch, Q, width)
         query_position = text if self.linked else self.query_embed.weight
         predictions = []
+        projected = (
+            None
+            if self.shared_keys is None
+            else [shared(key, value) for shared, key, value in zip(self.shared_keys, keys, values, strict=True)]
+        )
         for index, layer in enumerate(self.layers):
             state = self.post_norm(query)
             if every:
                 predictions.append(self._predict(state, features.mask_features))
             level = index % LEVELS
             blocked = self._attention_mask(state, shrunk[level])
-            query = layer(query, query_position, keys[level], values[level], blocked)
+            if projected is None:
+                query = layer(query, query_position, keys[level], values[level], blocked)
+            else:
+                of_layer: Any = layer  # which a ModuleList knows as a mere module
+                query = of_layer.decode_projected(query, query_position, *projected[level][index // LEVELS], blocked)
         predictions.append(self._predict(self.post_norm(query), features.mask_features))
         return predictions
 
@@ -121,7 +145,6 @@ class MaskDecoder(nn.Module):
 
     @torch.no_grad()
     def _attention_mask(self, state: Tensor, shrunk: Tensor) -> Tensor:
-        """(batch * heads, K, tokens) True where a query must not look; one that may look nowhere looks everywhere."""
+        """(batch, K, tokens) True where a query must not look; one that may look nowhere looks everywhere."""
         blocked: Tensor = self.mask_embed(state) @ shrunk < 0  # (batch, K, tokens): sigmoid below 0.5
-        blocked = blocked & ~blocked.all(-1, keepdim=True)
-        return blocked.repeat_interleave(self.heads, 0)
+        return blocked & ~blocked.all(-1, keepdim=True)

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mfuser_ros.network import fused
 from mfuser_ros.network.alternatives import RankedTokens
 from mfuser_ros.network.config import Architecture
 from mfuser_ros.network.fusion import build_fusion
@@ -18,7 +19,7 @@ from mfuser_ros.network.mtenhancer import build_enhancer
 from mfuser_ros.network.neck import build_neck
 from mfuser_ros.network.pixel_decoder import PixelDecoder, PixelFeatures
 from mfuser_ros.network.text import build_text
-from mfuser_ros.network.towers import Tower, build_tower
+from mfuser_ros.network.towers import Tower, build_tower, check_grids
 
 __all__ = ["MFuser", "Output", "Prediction", "assemble"]
 
@@ -67,6 +68,7 @@ class MFuser(nn.Module):
         self.second_stream: torch.cuda.Stream | None = None  # for inference on a GPU
         for name in architecture.tower_names:
             self.add_module(name, build_tower(getattr(architecture, name)))
+        check_grids(self.towers)
         towers = dict(zip(architecture.tower_names, self.towers, strict=True))
         widths = {name: tower.widths for name, tower in towers.items()}
         self.fusion = build_fusion(architecture.fusion, widths)
@@ -109,9 +111,9 @@ class MFuser(nn.Module):
 
     def _side_by_side(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
         """What the towers do between two fusers: on a GPU at the same time, if there is a stream for the second."""
-        if self.second_stream is None or len(works) == 1:
+        if self.second_stream is None or len(works) == 1 or fused.is_plain():
             return [work() for work in works]
-        main = torch.cuda.current_stream()
+        main = torch.cuda.current_stream(self.second_stream.device)
         self.second_stream.wait_stream(main)
         with torch.cuda.stream(self.second_stream):
             second = works[1]()
@@ -134,8 +136,11 @@ class MFuser(nn.Module):
 
     def predict(self, pictures: Tensor) -> Prediction:
         """(batch, 3, H, W) RGB 0..255 -> the last prediction alone; what inference needs."""
-        encoded = self.encode(pictures)
-        queries = self.enhancer(self.text().expand(len(pictures), -1, -1), encoded.picture)
+        return self.decode(self.encode(pictures))
+
+    def decode(self, encoded: Encoded) -> Prediction:
+        """The last prediction from what `encode` gave."""
+        queries = self.enhancer(self.text().expand(len(encoded.pyramid[0]), -1, -1), encoded.picture)
         features = self.pixel_decoder(encoded.pyramid, queries)
         last: Prediction = self.mask_decoder(features, queries, every=False)[-1]
         return last

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfuser_ros.network import fused
-from mfuser_ros.network.scan import Backend, selective_scan
+from mfuser_ros.network.scan import Backend, chosen, selective_scan
 
 NORM_EPS = 1e-5
 
@@ -51,7 +51,7 @@ class MVFuser(nn.Module):
         self.norm = nn.RMSNorm(inner, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(inner, width, bias=False)
-        self.scale = nn.Parameter(torch.tensor(initial_scale))
+        self.scale: nn.Parameter | None = nn.Parameter(torch.tensor(initial_scale))  # None: folded
         self._initialise_dt()
 
     def _initialise_dt(self) -> None:
@@ -64,7 +64,8 @@ class MVFuser(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, L, width) tokens of both towers, VFM first -> (batch, L, width) offsets."""
-        if self.scan == "forward" and self.backend in ("auto", "triton") and fused.fits(tokens):
+        backend = chosen(tokens, self.state) if self.backend == "auto" else self.backend
+        if self.runs_fused(tokens):
             return self._fused(tokens)
         x, z = self.in_proj(tokens).chunk(2, -1)  # (batch, L, inner) each
         x = F.silu(_convolve_tokens(x, self.conv_x.weight))
@@ -74,16 +75,44 @@ class MVFuser(nn.Module):
             dtype = torch.promote_types(self.A_log.dtype, torch.float32)
             delta = F.softplus(F.linear(low.to(dtype), self.dt_proj.weight.to(dtype)) + 2 * self.dt_proj.bias.to(dtype))
             A = -torch.exp(self.A_log.to(dtype))
-            y = selective_scan(x, delta, A, B, C, self.D, backend=self.backend)
+            y = selective_scan(x, delta, A, B, C, self.D, backend=backend)
             if self.scan == "both":
                 x, delta, B, C = (part.flip(1) for part in (x, delta, B, C))
-                y = (y + selective_scan(x, delta, A, B, C, self.D, backend=self.backend).flip(1)) / 2
+                y = (y + selective_scan(x, delta, A, B, C, self.D, backend=backend).flip(1)) / 2
             u = F.rms_norm(y, y.shape[-1:], self.norm.weight.to(dtype), NORM_EPS) * F.silu(z.to(dtype))
-        offset: Tensor = self.scale * self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
-        return offset
+        offset: Tensor = self.dropout(self.out_proj(u.to(self.out_proj.weight.dtype)))
+        return offset if self.scale is None else self.scale * offset
+
+    def runs_fused(self, tokens: Tensor) -> bool:
+        """Whether the kernels do the work for these tokens."""
+        backend = chosen(tokens, self.state) if self.backend == "auto" else self.backend
+        return backend == "triton" and self.scan == "forward" and fused.fits(tokens, self.state)
+
+    def mixed(self, tokens: Tensor) -> Tensor:
+        """Tokens plus their offsets, by the kernels; the last product adds them."""
+        gated = self._gated(tokens)
+        total = torch.addmm(tokens.flatten(0, 1), gated.flatten(0, 1), self.out_proj.weight.t())
+        return total.view_as(tokens)
+
+    @torch.no_grad()
+    def fold_scale(self) -> None:
+        """Multiply the scale into the norm's weight, once and for all; for inference.
+
+        Between that weight and the scale there are products and the linear output map without a bias, so the result is
+        the same. The norm runs in float32, where the product with a scale of 0.001 stays a normal number; in the output
+        map, which fp16 arithmetic casts, most weights would become subnormal.
+        """
+        if self.scale is not None:
+            self.norm.weight.mul_(self.scale)
+            self.scale = None
 
     def _fused(self, tokens: Tensor) -> Tensor:
         """The same for inference on a GPU, in kernels that do several steps at once."""
+        offset: Tensor = self.out_proj(self._gated(tokens))
+        return offset
+
+    def _gated(self, tokens: Tensor) -> Tensor:
+        """All but the last linear map, the scale included."""
         from mfuser_ros.network.fused.tokens import convolve_silu, gated_norm  # noqa: PLC0415  (optional extra)
         from mfuser_ros.network.scan.kernel import scan_raw  # noqa: PLC0415
 
@@ -93,8 +122,7 @@ class MVFuser(nn.Module):
             step = F.linear(low[..., : self.rank].float(), self.dt_proj.weight.float())
             B, C = low[..., self.rank :].split(self.state, -1)
             y = scan_raw(x, step, self.dt_proj.bias.float(), self.A_log.float(), B, C, self.D.float())
-        offset: Tensor = self.out_proj(gated_norm(y, z, self.norm.weight, self.scale, eps=NORM_EPS))
-        return offset
+        return gated_norm(y, z, self.norm.weight, self.scale, eps=NORM_EPS)
 
 
 def _convolve_tokens(tokens: Tensor, weight: Tensor) -> Tensor:

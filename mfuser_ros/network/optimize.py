@@ -1,9 +1,4 @@
-"""Exact rewrites of a trained network for inference: the same numbers from less work.
-
-Only a pyramid of plain transformers gains; text is cached and unused predictions are skipped already
-(`MFuser.predict`). The small factor of each MVFuser (0.001 at the start) is not folded into its output map: the map
-would sink into the subnormal numbers of fp16, for the sake of one product of thousands.
-"""
+"""Exact rewrites of a trained network for inference: the same numbers from less work."""
 
 from __future__ import annotations
 
@@ -11,19 +6,24 @@ import torch
 from torch import nn
 
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.mvfuser import MVFuser
 from mfuser_ros.network.neck import Pyramid
+from mfuser_ros.network.text import TextEncoder
 
 
 @torch.no_grad()
 def optimize(network: MFuser) -> MFuser:
-    """Merge linear layers that follow each other, in place; the network can then be neither trained nor saved.
+    """Do at once what inference would do for each picture, in place; the network can then be neither trained nor saved.
 
-    The BatchNorm of the pyramid is folded into the transposed convolution before it. The transposed convolutions that
-    end levels 0 and 1 are merged with the 1x1 convolutions that the pixel decoder starts with: as published, 2048
-    channels become 256 in one step, an eighth of the products and of the memory.
+    - The BatchNorm of the pyramid is folded into the transposed convolution before it. The transposed convolutions that
+      end levels 0 and 1 are merged with the 1x1 convolutions that the pixel decoder starts with: as published, 2048
+      channels become 256 in one step, an eighth of the products and of the memory.
+    - The scale of each MVFuser is folded into the weight of its norm (`MVFuser.fold_scale`).
+    - A text tower that has its token ids gives place to its embeddings, which frees its memory.
+    - Predictions of all query decoder layers but the last are skipped by `MFuser.predict`, optimized or not.
 
     Args:
-        network: with its final weights.
+        network: with its final weights, and its text tower set to the classes.
 
     Returns:
         The same network, in evaluation mode.
@@ -37,6 +37,11 @@ def optimize(network: MFuser) -> MFuser:
         second = pixels.input_convs[2].get_submodule("conv")  # of level 1
         neck.up2 = nn.Sequential(_merge(neck.up2[0], second))
         pixels.input_convs[2].set_submodule("conv", nn.Identity())
+    for part in network.modules():
+        if isinstance(part, MVFuser):
+            part.fold_scale()
+    if isinstance(network.text, TextEncoder) and network.text.ids is not None:
+        network.text = network.text.dropped()
     return network
 
 

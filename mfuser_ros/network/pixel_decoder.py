@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfuser_ros.network.attention import SharedKeys, attend
 from mfuser_ros.network.config import HeadConfig
 from mfuser_ros.network.deformable import DeformableAttention, Sizes
+from mfuser_ros.network.fused.steps import norm_of_sum
 from mfuser_ros.network.positions import reference_points, sine_encoding
 
 LEVELS = 3  # that the attention sees, coarsest first; a fourth, finer one only receives
@@ -55,15 +58,16 @@ class _PixelDecoderLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3 if config.text_attention else 2))
 
     def forward(
-        self, tokens: Tensor, position: Tensor, reference: Tensor, sizes: Sizes,
-        text_key: Tensor | None, text: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        tokens = self.norms[0](tokens + self.deformable(tokens + position, tokens, reference, sizes))
+        self, tokens: Tensor, placed: Tensor, position: Tensor, reference: Tensor, sizes: Sizes,
+        read: Callable[[nn.MultiheadAttention, Tensor], Tensor], *, last: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Tokens, and the same with positions (if another layer follows), both ways; `read` attends to the text."""
+        attended = self.deformable(placed, tokens, reference, sizes)
         if self.text_attention is not None:
-            attended, _ = self.text_attention(tokens + position, text_key, text, need_weights=False)
-            tokens = self.norms[1](tokens + attended)
-        decoded: Tensor = self.norms[-1](tokens + self.ffn(tokens))
-        return decoded
+            tokens, placed = norm_of_sum(tokens, attended, self.norms[0], position)
+            attended = read(self.text_attention, placed)
+        tokens, _ = norm_of_sum(tokens, attended, self.norms[-2], None)
+        return norm_of_sum(tokens, self.ffn(tokens), self.norms[-1], None if last else position)
 
 
 class PixelDecoder(nn.Module):
@@ -94,6 +98,7 @@ class PixelDecoder(nn.Module):
         self.lateral_conv = _ConvNorm(channels[0], width, groups)
         self.output_conv = _ConvNorm(width, width, groups, kernel=3)
         self.mask_feature = nn.Conv2d(width, width, 1)
+        self.shared_keys: SharedKeys | None = None  # for inference: of the text, for all layers
 
     def forward(self, pyramid: Sequence[Tensor], text: Tensor) -> PixelFeatures:
         """Decode.
@@ -110,10 +115,10 @@ class PixelDecoder(nn.Module):
             for index, size in enumerate(sizes)
         ])  # fmt: skip
         reference = reference_points(sizes, tokens.device)
-        words = self.text_proj(text) if self.reads_text else None
-        text_key = None if words is None else words + self.text_pos_embed.weight
-        for layer in self.layers:
-            tokens = layer(tokens, position, reference, sizes, text_key, words)
+        placed, readers = tokens + position, self._readers(text)
+        for index, (layer, read) in enumerate(zip(self.layers, readers, strict=True)):
+            last = index == len(self.layers) - 1
+            tokens, placed = layer(tokens, placed, position, reference, sizes, read, last=last)
         tokens = self.post_norm(tokens)
 
         memory = [
@@ -127,3 +132,22 @@ class PixelDecoder(nn.Module):
         raised = F.interpolate(coarse, finest.shape[-2:], mode="bilinear", align_corners=False)
         merged = F.relu(self.output_conv(finest + raised))
         return PixelFeatures(memory, self.mask_feature(merged))
+
+    def _readers(self, text: Tensor) -> list[Callable[[nn.MultiheadAttention, Tensor], Tensor]]:
+        """For each layer, what its attention to the text gives for queries."""
+        if not self.reads_text:
+            return [partial(_read, text, text)] * len(self.layers)  # no layer asks
+        words = self.text_proj(text)
+        keys = words + self.text_pos_embed.weight
+        if self.shared_keys is None:
+            return [partial(_read, keys, words)] * len(self.layers)
+        return [partial(_read_projected, *pair) for pair in self.shared_keys(keys, words)]
+
+
+def _read(key: Tensor, value: Tensor, attention: nn.MultiheadAttention, query: Tensor) -> Tensor:
+    attended: Tensor = attention(query, key, value, need_weights=False)[0]
+    return attended
+
+
+def _read_projected(key: Tensor, value: Tensor, attention: nn.MultiheadAttention, query: Tensor) -> Tensor:
+    return attend(attention, query, key, value)

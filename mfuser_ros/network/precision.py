@@ -24,7 +24,8 @@ def lower(network: MFuser, dtype: torch.dtype) -> MFuser:
     kept: list[tuple[nn.Module, str, torch.Tensor]] = []
     for module in network.modules():
         if isinstance(module, MVFuser):
-            kept += [(module, name, getattr(module, name)) for name in ("A_log", "D", "scale")]
+            kept += [(module, name, getattr(module, name)) for name in ("A_log", "D")]
+            kept += [] if module.scale is None else [(module, "scale", module.scale)]
             kept += [(module.dt_proj, name, getattr(module.dt_proj, name)) for name in ("weight", "bias")]
             kept.append((module.norm, "weight", module.norm.weight))
         if isinstance(module, Tower):

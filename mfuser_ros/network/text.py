@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mfuser_ros.errors import ConfigurationError, VocabularyError
 from mfuser_ros.network import torchvision_mend
 from mfuser_ros.network.alternatives import LinkedQueries, RankedTokens
-from mfuser_ros.network.config import Architecture, ClipText, EvaText, LinkedText, SiglipText, StoredText
+from mfuser_ros.network.config import Architecture, ClipText, DroppedText, EvaText, LinkedText, SiglipText, StoredText
 
 EncodedText = EvaText | ClipText | SiglipText
 
@@ -35,6 +35,20 @@ class StoredTextQueries(nn.Module):
     def forward(self) -> Tensor:
         """(K, width) embeddings, one for each class."""
         return self.embeddings / self.embeddings.std()
+
+
+class DroppedTextQueries(nn.Module):
+    """What a text tower gave for the classes, in its place; the layers behind it were trained with these numbers."""
+
+    embeddings: Tensor
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("embeddings", torch.randn(classes, width))
+
+    def forward(self) -> Tensor:
+        """(K, width) embeddings, one for each class."""
+        return self.embeddings
 
 
 @dataclass(frozen=True)
@@ -173,6 +187,18 @@ class TextEncoder(nn.Module, ABC):
             self._cached = (state, self._of_classes(self.encode(self.ids)))
         return self._cached[1]
 
+    @torch.no_grad()
+    def dropped(self) -> DroppedTextQueries:
+        """What this tower gives for its classes, without the tower.
+
+        Raises:
+            ConfigurationError: no token ids were given.
+        """
+        embeddings = self()
+        text = DroppedTextQueries(*embeddings.shape)
+        text.embeddings = embeddings.clone()
+        return text
+
     def _of_classes(self, embeddings: Tensor) -> Tensor:
         if self._phrases is None:
             return embeddings
@@ -189,6 +215,11 @@ class TextEncoder(nn.Module, ABC):
         tokens = self.token_embedding(ids)
         contexts = self.contexts.expand(len(ids), -1, -1)
         return torch.cat([tokens[:, :1], contexts, tokens[:, 1:]], 1) + self.positional_embedding
+
+    def encode_plain(self, ids: Tensor) -> Tensor:
+        """(K, n) token ids of whole phrases, n at most tokens + contexts -> (K, width) embeddings without contexts."""
+        embedded = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        return self.read(self.ln_final(self.transformer(embedded)), ids)
 
     @abstractmethod
     def read(self, x: Tensor, ids: Tensor) -> Tensor:
@@ -207,7 +238,7 @@ class EvaTextEncoder(TextEncoder):
         nn.init.normal_(self.text_projection, std=config.width**-0.5)
 
     def read(self, x: Tensor, ids: Tensor) -> Tensor:
-        end_of_text = ids.argmax(-1) + self.config.contexts
+        end_of_text = ids.argmax(-1) + x.shape[1] - len(ids[0])  # contexts stand before it
         last = x[torch.arange(len(ids), device=x.device), end_of_text]
         embeddings: Tensor = last @ self.text_projection
         return embeddings
@@ -233,7 +264,7 @@ def build_text(
     architecture: Architecture,
     token_ids: Sequence[Sequence[int]] | None = None,
     learned: Sequence[RankedTokens] = (),
-) -> StoredTextQueries | LinkedQueries | TextEncoder:
+) -> StoredTextQueries | DroppedTextQueries | LinkedQueries | TextEncoder:
     """The text side of an architecture, or what stands in its place, with random weights.
 
     Args:
@@ -250,6 +281,8 @@ def build_text(
         )
     if isinstance(architecture.text, StoredText):
         return StoredTextQueries(architecture.classes, architecture.text_width)
+    if isinstance(architecture.text, DroppedText):
+        return DroppedTextQueries(architecture.classes, architecture.text_width)
     if isinstance(architecture.text, LinkedText):
         return LinkedQueries(learned, architecture.head.width)
     if isinstance(architecture.text, SiglipText):

@@ -1,8 +1,8 @@
 """Vision towers: timm networks that are run stage by stage, so that something can happen between the stages.
 
 A tower embeds a picture, runs stage i on its state, and gives its state as tokens on a grid. For a vision transformer a
-stage is a block and the state is its tokens; for MobileNetV2 a stage is a group of inverted residuals and the state is
-its map. Who fuses two towers need not know which.
+stage is a block, or a group of them, and the state is its tokens; for MobileNetV2 a stage is a group of inverted
+residuals and the state is its map. Who fuses two towers need not know which.
 
 The timm network is the submodule `net`; its parameter names are timm's.
 """
@@ -10,7 +10,7 @@ The timm network is the submodule `net`; its parameter names are timm's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,7 +104,14 @@ class _TransformerTower(Tower):
             raise ConfigurationError(
                 f"{config.model}: is no plain vision transformer, layout {config.layout} needs one: choose a vit_*"
             )
-        self.widths = (self.net.embed_dim,) * len(self.net.blocks)
+        depth = len(self.net.blocks)
+        stages = config.stages or depth
+        if stages > depth:
+            raise ConfigurationError(
+                f"{config.model}: has {depth} blocks, too few for {stages} stages: set stages lower"
+            )
+        self._firsts = [stage * depth // stages for stage in range(stages + 1)]  # block that a stage begins with
+        self.widths = (self.net.embed_dim,) * stages
         if self.net.num_prefix_tokens != int(self.class_token):
             raise ConfigurationError(
                 f"{config.model}: has {self.net.num_prefix_tokens} prefix tokens, layout {config.layout} needs "
@@ -118,6 +125,12 @@ class _TransformerTower(Tower):
         return tokens
 
     def stage(self, index: int, state: Tensor) -> Tensor:
+        for block in range(self._firsts[index], self._firsts[index + 1]):
+            state = self.block(block, state)
+        return state
+
+    def block(self, index: int, state: Tensor) -> Tensor:
+        """Run one block on the state."""
         tokens: Tensor = self.net.blocks[index](state)
         return tokens
 
@@ -194,7 +207,7 @@ class Eva02Tower(_TransformerTower):
 
     text_space = True
 
-    def stage(self, index: int, state: Tensor) -> Tensor:
+    def block(self, index: int, state: Tensor) -> Tensor:
         tokens: Tensor = self.net.blocks[index](state, rope=self.net.rope.get_embed())
         return tokens
 
@@ -264,6 +277,8 @@ class MobileNetV2Tower(Tower):
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__(config)
+        if config.stages is not None:
+            raise ConfigurationError(f"{config.model}: its stages are its groups of blocks: leave stages out")
         self.config = config
         self.widths = tuple(_out_channels(group) for group in self.net.blocks)
         fold_batch_norm(self.net)
@@ -308,6 +323,18 @@ def build_tower(config: TowerConfig) -> Tower:
         ConfigurationError: timm does not know the model, or cannot build it with these options.
     """
     return _LAYOUTS[config.layout](config)
+
+
+def check_grids(towers: Sequence[Tower]) -> None:
+    """Refuse transformers whose patches do not lie on one grid.
+
+    Raises:
+        ConfigurationError: they do not.
+    """
+    grids = [tower.net.patch_embed.grid_size for tower in towers if isinstance(tower, _TransformerTower)]
+    if len(set(grids)) > 1:
+        shown = " and ".join(f"{rows}x{columns}" for rows, columns in grids)
+        raise ConfigurationError(f"towers with grids of {shown} patches cannot be fused: give both one patch_size")
 
 
 def load_mobilenet(tower: MobileNetV2Tower, state_dict: Mapping[str, Tensor]) -> None:

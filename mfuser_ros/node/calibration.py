@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -54,8 +55,27 @@ def intrinsics(info: Any, *, rectified: bool) -> Intrinsics:  # Any: rclpy's and
             f"camera_info.{source} has focal lengths {K[0, 0]:g} and {K[1, 1]:g}: they must be greater than 0"
         )
     model, D = ("plumb_bob", ()) if rectified else _lens(info)
-    width, height = _binned_size(info, K)
+    width, height = _published_size(info)
+    _to_published(K, info)
     return Intrinsics(width, height, K, D, model)
+
+
+def resized_info(info: Any, height: int, width: int) -> Any:  # Any: rclpy's or rosbags' CameraInfo
+    """A copy of a valid CameraInfo for its picture stretched to `height` x `width`, binning and region worked in."""
+    before_width, before_height = _published_size(info)
+    K, P = np.array(info.k, np.float64).reshape(3, 3), np.array(info.p, np.float64).reshape(3, 4)
+    for matrix in (K, P):
+        _to_published(matrix, info)
+        for row, scale in enumerate((width / before_width, height / before_height)):
+            # pixel centres lie at whole coordinates
+            matrix[row] *= scale
+            matrix[row, 2] += (scale - 1) / 2
+    resized = copy.deepcopy(info)
+    resized.height, resized.width = int(height), int(width)
+    resized.k, resized.p = K.reshape(-1).tolist(), P.reshape(-1).tolist()
+    resized.binning_x = resized.binning_y = 0
+    resized.roi.x_offset = resized.roi.y_offset = resized.roi.width = resized.roi.height = 0
+    return resized
 
 
 def _lens(info: Any) -> tuple[str, tuple[float, ...]]:
@@ -73,8 +93,8 @@ def _lens(info: Any) -> tuple[str, tuple[float, ...]]:
     return model, D
 
 
-def _binned_size(info: Any, K: np.ndarray) -> tuple[int, int]:
-    """Size of the published picture; moves and scales K to it."""
+def _published_size(info: Any) -> tuple[int, int]:
+    """Width and height of the published picture."""
     left, top = int(info.roi.x_offset), int(info.roi.y_offset)
     # a region of 0 x 0 stands for the whole picture
     width, height = int(info.roi.width) or int(info.width), int(info.roi.height) or int(info.height)
@@ -84,12 +104,16 @@ def _binned_size(info: Any, K: np.ndarray) -> tuple[int, int]:
         raise CalibrationError(
             f"camera_info.roi {width}x{height} at {left},{top} leaves the picture of {info.width}x{info.height}"
         )
-    K[0, 2] -= left
-    K[1, 2] -= top
-    for row, binning in enumerate((max(1, int(info.binning_x)), max(1, int(info.binning_y)))):
-        K[row, :2] /= binning
-        K[row, 2] = (K[row, 2] + 0.5) / binning - 0.5
     return width // max(1, int(info.binning_x)), height // max(1, int(info.binning_y))
+
+
+def _to_published(matrix: np.ndarray, info: Any) -> None:
+    """Move and scale K or P, in place, from the whole sensor to the published picture."""
+    offsets = (int(info.roi.x_offset), int(info.roi.y_offset))
+    binnings = (max(1, int(info.binning_x)), max(1, int(info.binning_y)))
+    for row, (offset, binning) in enumerate(zip(offsets, binnings, strict=True)):
+        matrix[row, 2] = (matrix[row, 2] - offset + 0.5) / binning - 0.5
+        matrix[row, [0, 1, *range(3, matrix.shape[1])]] /= binning
 
 
 def pose_matrix(pose: Sequence[float]) -> np.ndarray:
@@ -110,6 +134,41 @@ def pose_matrix(pose: Sequence[float]) -> np.ndarray:
     ]
     T[:3, 3] = x, y, z
     return T
+
+
+def pose_parameter(T_vehicle_camera: np.ndarray) -> list[float]:
+    """A pose as the node's parameter `<cam>.pose`: the inverse of `pose_matrix`.
+
+    Args:
+        T_vehicle_camera: (4, 4) rigid transform, camera optical frame to vehicle frame, metres.
+
+    Returns:
+        x, y, z in metres and roll, pitch, yaw in radians about fixed axes: R = Rz(yaw) Ry(pitch) Rx(roll).
+    """
+    R = T_vehicle_camera[:3, :3]
+    pitch = math.atan2(-R[2, 0], math.hypot(R[0, 0], R[1, 0]))
+    roll = math.atan2(R[2, 1], R[2, 2])
+    yaw = math.atan2(R[1, 0], R[0, 0])
+    return [float(value) for value in (*T_vehicle_camera[:3, 3], roll, pitch, yaw)]
+
+
+def quaternion_matrix(x: float, y: float, z: float, w: float) -> np.ndarray:
+    """(3, 3) rotation of a quaternion, which need not have the length 1.
+
+    Raises:
+        ConfigurationError: it has the length 0 or holds a number that is not finite.
+    """
+    length = math.sqrt(x * x + y * y + z * z + w * w)
+    if not 0 < length < math.inf:
+        raise ConfigurationError(f"rotation {[x, y, z, w]} is none: publish a quaternion of length 1")
+    x, y, z, w = (value / length for value in (x, y, z, w))
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def check_pose(T: np.ndarray, *, ground_z: float, name: str) -> None:

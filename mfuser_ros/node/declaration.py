@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -12,12 +13,18 @@ from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.node.parameters import Parameter, rows
 from mfuser_ros.node.settings import Settings, camera_names, settings
 
+PATHS = ("model", "vocabulary")
+"""Parameters that may be paths of files."""
+
 
 class DeclaredParameters:
     """The node's parameters.
 
     A value from the command line or a file that cannot be used does not stop the node from being made; `settings` tells
     it. Types are checked here and not by rclpy (`dynamic_typing`), so that a whole number does for a double.
+
+    Paths of files come from the command line or a file only: who may set parameters of a running node shall not make it
+    read another file.
 
     Args:
         node: declares them.
@@ -101,6 +108,8 @@ class DeclaredParameters:
                     raise ConfigurationError(f"{name} is fixed while the node is configured: clean up first")
                 if value is None:
                     raise ConfigurationError(f"{name} cannot be unset: give a value")
+                if name in PATHS and not self._may_be_read(name, value):
+                    raise ConfigurationError(f"{name} is '{value}', a path: give it when the node is started")
                 self._rows[name].checked(value)
             if "cameras" in ours:
                 camera_names(ours["cameras"])
@@ -109,6 +118,15 @@ class DeclaredParameters:
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _may_be_read(self, name: str, value: object) -> bool:
+        """Whether the value names no file beside those of models/ and those that the node was started with."""
+        given = self._overrides.get(name)
+        if given is not None and value == given.value:
+            return True
+        if name == "model":
+            return re.fullmatch(r"[\w-]+", str(value), re.ASCII) is not None
+        return value == self._rows[name].default
 
     def _apply(self, parameters: list[RosParameter]) -> None:
         if self._declaring:

@@ -21,7 +21,7 @@ from mfuser_ros.bags.read import COMPRESSED_IMAGE
 from mfuser_ros.drivable import CameraModel
 from mfuser_ros.drivable.lanes import LanePose, estimate_lane_pose
 from mfuser_ros.errors import CalibrationError, InputError
-from mfuser_ros.node.calibration import intrinsics
+from mfuser_ros.node.calibration import intrinsics, pose_parameter
 from mfuser_ros.node.images import to_rgb
 from mfuser_ros.node.player import TIMES, Output, Player
 from mfuser_ros.node.process import NodeProcess
@@ -132,22 +132,6 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
         steps = {_step(name): player.times[name] for name in TIMES}
         recorder.write_page(DriveNotes(title, note, _facts(settings, drive, pose, player.diagnostics)), steps)
     return files
-
-
-def pose_parameter(T_vehicle_camera: np.ndarray) -> list[float]:
-    """A pose as the node's parameter `<cam>.pose`.
-
-    Args:
-        T_vehicle_camera: (4, 4) rigid transform, camera optical frame to vehicle frame, metres.
-
-    Returns:
-        x, y, z in metres and roll, pitch, yaw in radians about fixed axes: R = Rz(yaw) Ry(pitch) Rx(roll).
-    """
-    R = T_vehicle_camera[:3, :3]
-    pitch = np.arctan2(-R[2, 0], np.hypot(R[0, 0], R[1, 0]))
-    roll = np.arctan2(R[2, 1], R[2, 2])
-    yaw = np.arctan2(R[1, 0], R[0, 0])
-    return [float(value) for value in (*T_vehicle_camera[:3, 3], roll, pitch, yaw)]
 
 
 def _isolation(domain_id: int, logs: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from mfuser_ros.node import qos
+from mfuser_ros.node import interface
 from mfuser_ros.node.health import Level, Report
 from mfuser_ros.node.topics import Topics
 
@@ -20,14 +20,14 @@ _LEVELS = {
 
 
 class Diagnostics:
-    """The topic /diagnostics with one status for each camera, `mfuser: <cam>`."""
+    """The topic /diagnostics with one status for each camera, `mfuser: <cam>`, and one for the processing time."""
 
     def __init__(self, topics: Topics) -> None:
-        self._publisher = topics.publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
+        self._publisher = topics.publisher(interface.DIAGNOSTICS)
         self._levels: dict[str, Level] = {}
 
     def publish(self, now: Time, reports: Mapping[str, Report], *, regular: bool) -> None:
-        """Publish reports by camera: always if `regular`, else only if a level is another than told before."""
+        """Publish reports by name: always if `regular`, else only if a level is another than told before."""
         levels = {name: report.level for name, report in reports.items()}
         if not regular and levels == self._levels:
             return

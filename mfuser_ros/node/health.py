@@ -9,9 +9,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-SECOND_NS = 1_000_000_000
+from mfuser_ros.node.stamps import SECOND_NS, age_ns
+
 WINDOW_NS = 5 * SECOND_NS
 MIN_PICTURES_FOR_LOSS = 5
+MUCH_UNKNOWN = 0.5
+"""Median share of unknown pixels above which the model is said to be in doubt: no fault, but worth a word."""
+
+_SOURCES = {
+    "camera": (
+        "bad_image", "black", "blurred", "covered", "encoding", "frozen", "overexposed", "rivals", "roi", "silent",
+        "too_large",
+    ),
+    "transport": ("late", "loss", "qos", "qos_camera_info"),
+    "clock": ("stamp",),
+    "calibration": (
+        "calibration", "frame_id", "no_camera_info", "no_pose", "odometry", "pose", "pose_drift", "size_mismatch", "tf",
+    ),
+    "device": ("drivable_area", "inference", "processing"),
+}  # fmt: skip
+_SOURCE_OF = {kind: source for source, kinds in _SOURCES.items() for kind in kinds}
 
 
 class Level(IntEnum):
@@ -31,6 +48,11 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
+
+    @property
+    def source(self) -> str:
+        """What is to blame: camera, transport, clock, calibration or device; node for what the table lacks."""
+        return _SOURCE_OF.get(self.kind, "node")
 
 
 class Limits(NamedTuple):
@@ -53,6 +75,7 @@ class _Sample(NamedTuple):
     finished_ns: int
     processing_ms: float
     latency_ms: float | None
+    unknown_share: float
 
 
 class CameraHealth:
@@ -72,6 +95,7 @@ class CameraHealth:
         self._told: dict[str, Fault] = {}  # events of the last regular report
         self._conditions: dict[str, Fault] = {}
         self._picture = {"encoding": "", "size": "", "unknown_share": ""}
+        self._published_stamp_ns: int | None = None
         self._last_error = ""
         self._watched_since_ns: int | None = None
         self._last_arrival_ns: int | None = None
@@ -80,7 +104,7 @@ class CameraHealth:
         """Expect pictures from this time on; None: expect none."""
         with self._lock:
             self._watched_since_ns = now_ns
-            self._last_arrival_ns = None
+            self._last_arrival_ns = self._published_stamp_ns = None
             self._arrivals.clear()
             self._samples.clear()
             self._events.clear()
@@ -137,11 +161,14 @@ class CameraHealth:
         with self._lock:
             return kind in self._conditions
 
-    def published(self, now_ns: int, *, processing_ms: float, latency_ms: float | None, unknown_share: float) -> None:
+    def published(
+        self, now_ns: int, stamp: int | None, *, processing_ms: float, latency_ms: float | None, unknown_share: float
+    ) -> None:
         """A mask went out. `latency_ms` is None where clock and stamp cannot be compared."""
         with self._lock:
             self._counters["frames_out"] += 1
-            self._samples.append(_Sample(now_ns, processing_ms, latency_ms))
+            self._samples.append(_Sample(now_ns, processing_ms, latency_ms, unknown_share))
+            self._published_stamp_ns = stamp
             self._picture["unknown_share"] = f"{unknown_share:.4f}"
 
     def describe(self, encoding: str, width: int, height: int) -> None:
@@ -159,8 +186,15 @@ class CameraHealth:
             return None
         return now_ns - (self._last_arrival_ns or self._watched_since_ns)
 
-    def report(self, now_ns: int, limits: Limits, *, regular: bool) -> Report:
-        """The status now. An event is in every report up to the second regular one, which come once a second."""
+    def report(self, now_ns: int, limits: Limits, *, regular: bool, clock_ns: int = 0) -> Report:
+        """The status now. An event is in every report up to the second regular one, which come once a second.
+
+        Args:
+            now_ns: the steady clock.
+            limits: by the parameters.
+            regular: it is one of those that come once a second.
+            clock_ns: the clock that stamps are compared with; 0 while it does not run.
+        """
         with self._lock:
             if regular:
                 self._told, self._events = self._events, {}
@@ -168,9 +202,20 @@ class CameraHealth:
             faults = [*events.values(), *self._conditions.values(), *self._derived(now_ns, limits)]
             level = max((fault.level for fault in faults), default=Level.OK)
             texts = [str(fault) for fault in sorted(faults, key=lambda fault: -fault.level)]
+            values = self._values(now_ns, clock_ns)
+            sources = sorted({fault.source for fault in faults})
+            doubt = self._doubt() if not faults else ""
+            values["trouble_in"] = ", ".join(sources) or ("model" if doubt else "none")
             if self._watched_since_ns is None and not texts:
-                return Report(Level.WARN, "not active: configure and activate the node", self._values(now_ns))
-            return Report(level, "; ".join(texts) or "running", self._values(now_ns))
+                return Report(Level.WARN, "not active: configure and activate the node", values)
+            # the same fault may be an event and a condition
+            return Report(level, "; ".join(dict.fromkeys(texts)) or f"running{doubt}", values)
+
+    def _doubt(self) -> str:
+        shares = [sample.unknown_share for sample in self._samples]
+        if not shares or (median := float(np.median(shares))) <= MUCH_UNKNOWN:
+            return ""
+        return f"; the picture is sound and the model does not know {median:.0%} of it"
 
     def _derived(self, now_ns: int, limits: Limits) -> list[Fault]:
         faults = []
@@ -202,19 +247,23 @@ class CameraHealth:
     def _latencies(self) -> list[float]:
         return [sample.latency_ms for sample in self._samples if sample.latency_ms is not None]
 
-    def _values(self, now_ns: int) -> dict[str, str]:
+    def _values(self, now_ns: int, clock_ns: int) -> dict[str, str]:
         _forget(self._arrivals, now_ns)
         while self._samples and now_ns - self._samples[0].finished_ns > WINDOW_NS:
             self._samples.popleft()
         processing = [sample.processing_ms for sample in self._samples]
         latencies = self._latencies()
+        published_age_ns = age_ns(self._published_stamp_ns, clock_ns)
+        dropped = sum(self._counters[name] for name in ("dropped_late", "dropped_bad", "replaced"))
         return {
             **{name: str(count) for name, count in self._counters.items()},
+            "dropped_frames": str(dropped),
             "rate_in_hz": _rate([arrival for arrival, _ in self._arrivals]),
             "rate_out_hz": _rate([sample.finished_ns for sample in self._samples]),
             "processing_time_ms": _percentile(processing, 50),
             "pipeline_latency_ms": _percentile(latencies, 50),
             "pipeline_latency_p95_ms": _percentile(latencies, 95),
+            "published_age_ms": "n/a" if published_age_ns is None else f"{published_age_ns / 1e6:.1f}",
             **self._picture,
             **self._identity,
             "last_error": self._last_error,

@@ -16,7 +16,8 @@ from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.node.declaration import DeclaredParameters
 from mfuser_ros.node.diagnostics import Diagnostics
 from mfuser_ros.node.health import Level, Report
-from mfuser_ros.node.pipeline import Pipeline, one_line
+from mfuser_ros.node.lines import one_line
+from mfuser_ros.node.pipeline import Pipeline
 from mfuser_ros.node.settings import Settings, camera_names
 from mfuser_ros.node.stamps import SECOND_NS
 from mfuser_ros.node.topics import Topics
@@ -134,10 +135,13 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
 
     def _configure(self) -> None:
         settings = self._declared.settings()
-        self.get_logger().info(f"loading model {settings.model} for device {settings.device}")
+        steps = 3
         try:
+            self._tell_progress(f"1 of {steps}: loading model {settings.model} for device {settings.device}")
             segmenter = self._load(settings)
+            self._tell_progress(f"2 of {steps}: warming up {segmenter.name} on {segmenter.device}")
             segmenter.warm_up(*WARM_UP_SIZE)
+            self._tell_progress(f"3 of {steps}: making the publishers")
             self._pipeline = Pipeline(self, self._outputs, settings, segmenter)
         except BaseException:
             self._release()
@@ -147,6 +151,12 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
             name for name in self._declared.unused_overrides() if not name.startswith("qos_overrides.")
         )
         self.get_logger().info(f"model {segmenter.name} is ready on {segmenter.device} in {segmenter.precision}")
+
+    def _tell_progress(self, step: str) -> None:
+        """Say how far the configuration is; no timer fires meanwhile, so the report goes out here."""
+        self.get_logger().info(f"configuring, {step}")
+        reports = {name: Report(Level.WARN, f"configuring, {step}", {}) for name in self._names()}
+        self._diagnostics.publish(self.get_clock().now().to_msg(), reports, regular=True)
 
     def _activate(self) -> None:
         assert self._pipeline is not None
@@ -188,9 +198,10 @@ class MFuserNode(Node):  # type: ignore[misc]  # rclpy is untyped here
             self._pipeline.reset()
 
     def _on_mismatch(self, text: str) -> None:
-        self.get_logger().warning(f"QoS: {text}")
         if self._pipeline is not None:
             self._pipeline.note_mismatch(text)
+        else:
+            self.get_logger().warning(f"QoS: {text}")
 
     def _watch(self) -> None:
         if self._pipeline is not None:

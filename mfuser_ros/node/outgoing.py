@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -18,6 +19,7 @@ from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header, String
 
 from mfuser_ros.drivable import GridSpec
+from mfuser_ros.node.topics import message_class
 from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
 
 CONTACT = np.dtype(
@@ -31,6 +33,7 @@ CONTACT = np.dtype(
 """One point of the contacts; the three spare bytes keep the floats aligned."""
 
 UNKNOWN_CELL = -1
+UNLABELLED = (UNKNOWN, "unlabeled")
 
 
 class PictureMessage:
@@ -92,8 +95,13 @@ def contacts_message(contacts: np.ndarray, z: float, header: Header) -> PointClo
     ]
     cloud.point_step = CONTACT.itemsize
     cloud.row_step = CONTACT.itemsize * len(contacts)
-    cloud.data = array.array("B", points.tobytes())
+    cloud.data = bytes_of(points)
     return cloud
+
+
+def bytes_of(values: np.ndarray) -> array.array[int]:
+    """The memory of an array as what a message's `data` takes without a loop in Python."""
+    return array.array("B", values.tobytes())
 
 
 def class_map_message(vocabulary: Vocabulary, free_roles: Sequence[str]) -> String:
@@ -103,3 +111,17 @@ def class_map_message(vocabulary: Vocabulary, free_roles: Sequence[str]) -> Stri
         for entry in vocabulary.classes
     ]
     return String(data=json.dumps({"version": 1, "classes": classes, "unknown": UNKNOWN}))
+
+
+def label_info_message(vocabulary: Vocabulary, threshold: float, stamp: Time) -> Any:  # Any: vision_msgs/LabelInfo
+    """The names of the ids and the threshold below which a pixel is unknown.
+
+    Raises:
+        ImportError: vision_msgs is not installed.
+    """
+    label_info, vision_class = (message_class(f"vision_msgs/msg/{name}") for name in ("LabelInfo", "VisionClass"))
+    names = [*((entry.id, entry.name) for entry in vocabulary.classes), UNLABELLED]
+    message = label_info(threshold=float(threshold))
+    message.header.stamp = stamp
+    message.class_map = [vision_class(class_id=value, class_name=name) for value, name in names]
+    return message

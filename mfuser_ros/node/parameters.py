@@ -15,7 +15,9 @@ Value = bool | float | str | tuple[str, ...] | tuple[float, ...] | tuple[int, ..
 CAMERA = "<cam>"
 """Stands for the name of a camera in the name and default of a row."""
 
-RESERVED_NAMES = ("debug", "diagnostics", "drivable_area", "grid", "ground", "qos_overrides")
+RESERVED_NAMES = (
+    "debug", "diagnostics", "drivable_area", "grid", "ground", "processing_time_status", "qos_overrides"
+)  # fmt: skip
 """Names that no camera may have, because topics or parameters of the node begin with them."""
 
 
@@ -115,7 +117,7 @@ PER_CAMERA = (
         "<cam>.pose",
         "double[]",
         None,
-        "Optical frame in grid.frame: x y z (m) roll pitch yaw (rad, fixed axes), each with a point. Unset: no grid.",
+        "Optical frame in grid.frame: x y z (m) roll pitch yaw (rad, fixed axes), each with a point. Unset: from TF.",
         length=(6, 6),
     ),
     Parameter(
@@ -125,6 +127,14 @@ PER_CAMERA = (
         "Part of the picture that is looked at (px): x y width height; the rest is 255. Unset: the whole picture.",
         range=(0, 8192),
         length=(4, 4),
+    ),
+    Parameter(
+        "<cam>.output_size",
+        "int[]",
+        (0, 0),
+        "Height and width of mask, confidence, overlay and camera_info; [0, 0]: those of the picture.",
+        range=(0, 8192),
+        length=(2, 2),
     ),
     Parameter("<cam>.rectified", "bool", False, "Pictures are undistorted; assumed for topics named image_rect*."),
 )
@@ -156,6 +166,20 @@ NODE = (
         "best_effort",
         "QoS of the image subscription; best_effort connects to every camera driver.",
         choices=("best_effort", "reliable"),
+    ),
+    Parameter(
+        "pose_source",
+        "string",
+        "auto",
+        "Source of camera poses; auto: TF where tf2_ros is installed and TF knows the frame, else <cam>.pose.",
+        choices=("auto", "tf", "parameter"),
+    ),
+    Parameter("odometry_topic", "string", "", "nav_msgs/Odometry of the vehicle for grid.decay; empty: none."),
+    Parameter(
+        "autoware_mask",
+        "bool",
+        False,
+        "Publish ~/<cam>/mask_rle: run lengths of Autoware's classes, for its point clouds.",
     ),
     Parameter("autostart", "bool", True, "Configure and activate at start; false: wait for a lifecycle manager."),
     Parameter(
@@ -211,6 +235,13 @@ NODE = (
         True,
         "Latch the grid, as nav2's StaticLayer asks; false: volatile.",
     ),
+    Parameter(
+        "grid.decay",
+        "double",
+        0.0,
+        "What was seen stays in the grid for this time (s), moved by odometry_topic; 0: one instant only.",
+        range=(0, 60),
+    ),
     Parameter("ground.z", "double", 0.0, "Height of the ground in grid.frame (m).", range=(-100, 100), run_time=True),
     Parameter(
         "ground.max_range",
@@ -227,6 +258,9 @@ NODE = (
         "Height of the contact points above the ground (m).",
         range=(0, 2),
         run_time=True,
+    ),
+    Parameter(
+        "tf_timeout", "double", 0.05, "Longest wait for TF at the picture's stamp (s).", range=(0, 1), run_time=True
     ),
     Parameter(
         "diagnostics.warn_latency",
@@ -252,6 +286,62 @@ NODE = (
         range=(0.1, 60),
         run_time=True,
     ),
+    Parameter(
+        "diagnostics.camera_trouble_after",
+        "double",
+        2.0,
+        "A camera whose pictures are black, frozen, overexposed, blurred or covered for this time (s) is told.",
+        range=(0.1, 60),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.max_allowed_processing_time_ms",
+        "double",
+        500.0,
+        "Time for one batch (ms) above which processing_time_status is WARN.",
+        range=(0, 60_000),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.max_acceptable_consecutive_delay_ms",
+        "double",
+        2000.0,
+        "Time for which every batch took too long (ms) above which processing_time_status is ERROR.",
+        range=(0, 60_000),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.pose_check.period",
+        "double",
+        5.0,
+        "Time between two looks at the road that put a camera's pose to the test (s); 0: none.",
+        range=(0, 3600),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.pose_check.max_pitch_drift",
+        "double",
+        1.0,
+        "Drift of the pitch (degrees) above which the status of the camera is WARN.",
+        range=(0, 45),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.pose_check.max_height_drift",
+        "double",
+        0.1,
+        "Drift of the height (m) above which the status of the camera is WARN.",
+        range=(0, 10),
+        run_time=True,
+    ),
+    Parameter(
+        "diagnostics.pose_check.lane_width",
+        "double",
+        0.0,
+        "Distance between the lines of the own lane (m), which tells the height; 0: not known, pitch only.",
+        range=(0, 10),
+        run_time=True,
+    ),
 )
 """Rows that exist once."""
 
@@ -264,6 +354,7 @@ def rows(cameras: Iterable[str]) -> tuple[Parameter, ...]:
 def yaml_text() -> str:
     """Text of config/segment.param.yaml: every parameter with its default, its description above it."""
     lines = [
+        "# yaml-language-server: $schema=segment.schema.json",
         "# Parameters of the node `mfuser` with their defaults; written by mfuser_ros.node.parameters.yaml_text().",
         "# ** fits the node in any namespace and under any name.",
         "/**:",

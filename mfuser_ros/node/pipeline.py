@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from rclpy.node import Node
-from std_msgs.msg import Header, String
 
-from mfuser_ros.errors import InferenceError
-from mfuser_ros.node import qos
-from mfuser_ros.node.camera import Camera, view_of
+from mfuser_ros.node import device, interface
+from mfuser_ros.node.answers import Answers, Published
+from mfuser_ros.node.camera import Camera, resolved
 from mfuser_ros.node.drivable_output import DrivableOutput
 from mfuser_ros.node.health import CameraHealth, Fault, Level, Limits, Report
-from mfuser_ros.node.images import ImageError, check, encoding_of, to_rgb
-from mfuser_ros.node.outgoing import class_map_message
+from mfuser_ros.node.images import ImageError, check
+from mfuser_ros.node.intake import Work, accept
+from mfuser_ros.node.lines import one_line
+from mfuser_ros.node.network import Network
+from mfuser_ros.node.odometry import Odometry
+from mfuser_ros.node.outgoing import class_map_message, label_info_message
+from mfuser_ros.node.poses import Poses
 from mfuser_ros.node.settings import Settings
 from mfuser_ros.node.stamps import SECOND_NS, age_ns, stamp_ns
 from mfuser_ros.node.timing import TimingTopics
 from mfuser_ros.node.topics import Topics
+from mfuser_ros.node.watchdog import NAME as PROCESSING_TIME
+from mfuser_ros.node.watchdog import TimeLimits, Watchdog
 from mfuser_ros.node.worker import Frame, Worker
-
-try:
-    from vision_msgs.msg import LabelInfo, VisionClass
-except ImportError:
-    LabelInfo = None
 
 if TYPE_CHECKING:
     from mfuser_ros.inference import Segmentation, Segmenter  # torch is loaded when the node is configured
 
-UNLABELLED = (255, "unlabeled")
-
-
-class _Work(NamedTuple):
-    """One picture on its way."""
-
-    camera: Camera
-    header: Header
-    height: int
-    width: int
-    stamp_ns: int | None
-    generation: int
-    settings: Settings
+Result = TypeVar("Result")
 
 
 class Pipeline:
@@ -57,25 +45,47 @@ class Pipeline:
         segmenter: ready to work.
 
     Raises:
-        ConfigurationError: a grid that cannot be.
+        ConfigurationError: a grid, a topic or a source of poses that cannot be.
     """
 
     def __init__(self, node: Node, outputs: Topics, settings: Settings, segmenter: Segmenter) -> None:
         self._node = node
         self._settings = settings
         self._segmenter = segmenter
-        self._logger = node.get_logger()
+        self._engine = ""
+        self._network = Network(segmenter, batch_limit=len(settings.cameras))
+        self._poses = Poses(node, settings)
+        self._odometry: Odometry | None = None
+        self._odometry_topic = ""
+        if settings.odometry_topic:
+            self._odometry = Odometry(settings.grid_frame)
+            self._odometry_topic = resolved(node, "odometry_topic", settings.odometry_topic)
+        autoware = segmenter.vocabulary if settings.autoware_mask else None
         self._cameras = {
-            camera.name: Camera(node, outputs, camera, CameraHealth(segmenter.device, segmenter.name, segmenter.sha256))
+            camera.name: Camera(
+                node,
+                outputs,
+                camera,
+                CameraHealth(segmenter.device, segmenter.name, segmenter.sha256),
+                self._poses,
+                autoware,
+            )
             for camera in settings.cameras
         }
         self._drivable = DrivableOutput(outputs, segmenter.vocabulary, settings)
+        self._answers = Answers(node, self._drivable, self._odometry, segmenter.vocabulary)
         self._timing = TimingTopics(outputs)
-        self._class_map = outputs.publisher(String, "~/class_map", qos.latched())
-        self._label_info = None if LabelInfo is None else outputs.publisher(LabelInfo, "~/label_info", qos.latched())
+        self._watchdog = Watchdog()
+        self._class_map = outputs.publisher(interface.CLASS_MAP)
+        try:
+            self._label_info = outputs.publisher(interface.LABEL_INFO)
+        except ImportError:  # of vision_msgs, which few installations have
+            self._label_info = None
         self._worker: Worker | None = None
         self._last_active_ns = 0
         self._last_start_ns: int | None = None
+        self._memory: dict[str, str] = {}
+        self._lost: set[str] = set()  # cameras that have just lost their calibration
         self._publish_meaning()
 
     def activate(self, inputs: Topics) -> None:
@@ -83,18 +93,30 @@ class Pipeline:
         now_ns = time.monotonic_ns()
         self._last_active_ns, self._last_start_ns = now_ns, None
         self._drivable.reset()
-        self._worker = Worker(list(self._cameras), self._process)
+        self._answers.reset()
+        self._worker = Worker(list(self._cameras), self._process, lambda: self._network.batch_limit)
         self._worker.start()
+        self._poses.start()
+        if self._odometry is not None:
+            self._odometry.clear()
+            inputs.subscription(interface.ODOMETRY, self._odometry.add, topic=self._odometry_topic)
         for camera in self._cameras.values():
             camera.health.watch(now_ns)
-            camera.subscribe(inputs, self._settings.input_reliability, partial(self._on_image, camera))
+            camera.subscribe(
+                inputs,
+                self._settings.input_reliability,
+                partial(self._on_image, camera),
+                partial(self._on_lost_calibration, camera),
+            )
 
     def deactivate(self, timeout: float | None = None) -> bool:
-        """Finish the picture in work and take back the grid; returns whether the worker has ended in time."""
+        """Finish the pictures in work and take back the grid; returns whether the worker has ended in time."""
         worker, self._worker = self._worker, None
         if worker is None:
             return True
         ended = worker.stop(timeout)
+        self._watchdog.reset()
+        self._poses.stop()
         for camera in self._cameras.values():
             camera.health.watch(None)
         if ended:
@@ -116,28 +138,45 @@ class Pipeline:
             self._worker.discard()
         for camera in self._cameras.values():
             camera.reset()
+        self._poses.clear()
+        if self._odometry is not None:
+            self._odometry.clear()
         self._drivable.reset()
+        self._answers.reset()
 
     def report(self, *, regular: bool) -> Mapping[str, Report]:
-        """The state of every camera by its name."""
-        settings, now_ns = self._settings, time.monotonic_ns()
+        """The state of every camera by its name, then that of the processing time."""
+        settings, now_ns, clock_ns = self._settings, time.monotonic_ns(), self._now_ns()
         limits = Limits(
             settings.diagnostics_warn_latency, settings.diagnostics_error_latency, settings.diagnostics_stale_after
         )
+        if regular or not self._memory:
+            self._memory = device.memory(self._segmenter.device)
         if regular:
             self._look_for_rivals()
-        return {name: camera.health.report(now_ns, limits, regular=regular) for name, camera in self._cameras.items()}
+        shared = {"engine": self._segmenter.state, "batch_limit": str(self._network.batch_limit), **self._memory}
+        reports = {}
+        for name, camera in self._cameras.items():
+            report = camera.health.report(now_ns, limits, regular=regular, clock_ns=clock_ns)
+            reports[name] = report._replace(values=report.values | shared)
+        reports[PROCESSING_TIME] = self._watchdog.report(now_ns, _time_limits(settings))
+        return reports
 
     def note_mismatch(self, text: str) -> None:
-        """Somebody's QoS does not fit ours; which camera it concerns cannot be told from every topic."""
+        """Somebody's QoS does not fit that of a topic that all cameras share."""
+        self._node.get_logger().warning(f"QoS: {text}")
         for camera in self._cameras.values():
             camera.health.note(Fault(Level.WARN, "qos", text))
 
     def watch(self) -> None:
-        """Take back a grid that nothing has confirmed for too long."""
+        """Take back a grid that nothing has confirmed for too long, or whose camera has lost its calibration."""
         worker = self._worker
         if worker is None or not worker.is_idle():
             return
+        while self._lost:
+            name = self._lost.pop()
+            if not self._cameras[name].is_calibrated:
+                self._drivable.retract(self._now_ns(), of=name)
         if time.monotonic_ns() - self._last_active_ns > self._settings.diagnostics_stale_after * SECOND_NS:
             self._drivable.retract(self._now_ns())
 
@@ -158,15 +197,11 @@ class Pipeline:
         vocabulary = self._segmenter.vocabulary
         self._class_map.publish(class_map_message(vocabulary, self._settings.free_roles))
         if self._label_info is not None:
-            message = LabelInfo(threshold=float(self._threshold()))
-            message.header.stamp = self._node.get_clock().now().to_msg()
-            names = [(entry.id, entry.name) for entry in vocabulary.classes]
-            message.class_map = [VisionClass(class_id=value, class_name=name) for value, name in [*names, UNLABELLED]]
-            self._label_info.publish(message)
+            stamp = self._node.get_clock().now().to_msg()
+            self._label_info.publish(label_info_message(vocabulary, self._threshold(self._settings), stamp))
 
-    def _threshold(self) -> float:
-        wanted = self._settings.threshold
-        return self._segmenter.default_threshold if wanted is None else wanted
+    def _threshold(self, settings: Settings) -> float:
+        return self._segmenter.default_threshold if settings.threshold is None else settings.threshold
 
     def _on_image(self, camera: Camera, message: Any) -> None:  # Any: Image or CompressedImage
         arrival_ns, stamp = time.monotonic_ns(), stamp_ns(message.header.stamp)
@@ -181,128 +216,83 @@ class Pipeline:
             if self._worker.put(camera.settings.name, Frame(message, stamp, arrival_ns)):
                 camera.health.replaced()
 
-    def _process(self, name: str, frame: Frame) -> None:
-        camera = self._cameras[name]
-        try:
-            self._work_on(camera, frame)
-        except Exception as error:  # the thread has to live on, whatever one picture does
-            if self._node.context.ok():
-                camera.tell_condition(Fault(Level.ERROR, "processing", one_line(error)))
-        else:
-            camera.health.clear_condition("processing")
+    def _on_lost_calibration(self, camera: Camera) -> None:
+        # a grid that is in work now is the last of this camera: taken back after it, or with the next picture
+        self._lost.add(camera.settings.name)
+
+    def _process(self, frames: Mapping[str, Frame]) -> None:
+        """One batch: the newest picture of every camera that has one. Must not raise: the thread has to live on."""
+        started_ns, settings = time.monotonic_ns(), self._settings
+        works: list[Work] = []
+        for name, frame in frames.items():
+            camera = self._cameras[name]
+            work = self._guarded(camera, partial(accept, self._node, camera, frame, settings))
+            if work is not None:
+                works.append(work)
+        if works:
+            cyclic_ms = None if self._last_start_ns is None else (started_ns - self._last_start_ns) / 1e6
+            self._last_start_ns = started_ns
+            self._watchdog.begin(started_ns)
+            answers = self._network.segment([work.seen for work in works], self._threshold(settings))
+            self._tell_engine()
+            # the masks of all cameras first: nobody waits for the grid of another camera
+            published = [
+                self._guarded(work.camera, partial(self._publish_mask, work, answer, started_ns, cyclic_ms))
+                for work, answer in zip(works, answers, strict=True)
+            ]
+            for one in published:
+                if one is not None:
+                    self._guarded(one.work.camera, partial(self._answers.publish_ground, one))
+            self._watchdog.end(time.monotonic_ns(), _time_limits(settings), self._segmenter.timing)
+            for work in works:  # last, because nobody waits for it
+                hold_s = settings.diagnostics_camera_trouble_after
+                look = partial(work.camera.look_for_trouble, work.seen, time.monotonic_ns(), hold_s)
+                self._guarded(work.camera, look)
         self._last_active_ns = time.monotonic_ns()
 
-    def _work_on(self, camera: Camera, frame: Frame) -> None:
-        started_ns, settings, generation = time.monotonic_ns(), self._settings, camera.gate.generation
-        if not self._is_wanted(camera, frame, settings):
-            return
-        cyclic_ms = None if self._last_start_ns is None else (started_ns - self._last_start_ns) / 1e6
-        self._last_start_ns = started_ns
+    def _tell_engine(self) -> None:
+        """Say once how the network runs, and again when that changes: compiled, recorded, in smaller batches."""
+        if (state := self._segmenter.state) != self._engine:
+            self._engine = state
+            self._node.get_logger().info(f"engine: {state}")
+
+    def _guarded(self, camera: Camera, step: Callable[[], Result]) -> Result | None:
+        """The result of a step; None, and a fault until a picture succeeds, where it raises."""
         try:
-            picture = to_rgb(frame.message)
-        except ImageError as error:
-            camera.reject(error, frame.message)
-            return
-        height, width = picture.shape[:2]
-        header = frame.message.header
-        camera.note_picture(header, encoding_of(frame.message), picture)
-        region = camera.settings.roi
-        if region is not None and not region.lies_in(height, width):
-            text = (
-                f"{camera.settings.name}.roi is {list(region)}, outside the {width}x{height} picture: make it smaller"
-            )
-            camera.drop("dropped_bad", Fault(Level.ERROR, "roi", text))
-            return
-        result = self._segment(camera, picture)
-        work = _Work(camera, header, height, width, frame.stamp_ns, generation, settings)
-        unknown_share = self._publish(work, result)
-        processing_ms = (time.monotonic_ns() - started_ns) / 1e6
-        age = age_ns(frame.stamp_ns, self._now_ns())
+            return step()
+        except Exception as error:  # one picture must harm no other camera
+            if self._node.context.ok():
+                camera.tell_condition(Fault(Level.ERROR, "processing", one_line(error)))
+            return None
+
+    def _publish_mask(
+        self, work: Work, answer: Segmentation | Fault, started_ns: int, cyclic_ms: float | None
+    ) -> Published:
+        published = self._answers.publish_mask(work, answer)
+        now_ns, clock = time.monotonic_ns(), self._node.get_clock().now()
+        processing_ms = (now_ns - started_ns) / 1e6
+        age = age_ns(work.stamp_ns, int(clock.nanoseconds))
         latency_ms = None if age is None else age / 1e6
-        camera.health.published(
-            time.monotonic_ns(), processing_ms=processing_ms, latency_ms=latency_ms, unknown_share=unknown_share
+        health = work.camera.health
+        health.clear_condition("processing")
+        health.published(
+            now_ns,
+            work.stamp_ns,
+            processing_ms=processing_ms,
+            latency_ms=latency_ms,
+            unknown_share=published.unknown_share,
         )
         self._timing.publish(
-            self._node.get_clock().now().to_msg(),
+            clock.to_msg(),
             processing_ms=processing_ms,
             cyclic_ms=cyclic_ms,
             latency_ms=latency_ms,
-            stages=None if result is None else self._segmenter.timing,
+            stages=None if isinstance(answer, Fault) else self._segmenter.timing,
         )
-
-    def _is_wanted(self, camera: Camera, frame: Frame, settings: Settings) -> bool:
-        now_ns = self._now_ns()
-        verdict = camera.gate.judge(
-            frame.stamp_ns, now_ns, frame.arrival_ns, max_age=settings.max_age, max_rate=settings.max_rate
-        )
-        fault = Fault(Level.WARN, verdict.warning, verdict.text)
-        if verdict.action == "drop":
-            camera.drop("dropped_late", fault)
-        elif verdict.warning:
-            camera.health.note(fault)
-            camera.warn_once(verdict.warning, verdict.text)
-        elif frame.stamp_ns and now_ns and age_ns(frame.stamp_ns, now_ns) is None:
-            text = "clock and stamps differ by more than an hour, ages are not checked: set use_sim_time for a bag"
-            camera.warn_once("epoch", text)
-        return verdict.action == "process"
-
-    def _segment(self, camera: Camera, picture: np.ndarray) -> Segmentation | None:
-        """The network's result; None, and a fault until a picture succeeds, where there is none."""
-        try:
-            threshold = self._threshold()
-            if self._segmenter.threshold != threshold:
-                self._segmenter.threshold = threshold
-            region = camera.settings.roi
-            result = self._segmenter(picture if region is None else region.cut(picture))
-            if region is not None:
-                result = region.spread(result, picture)
-            for array in (result.mask, result.confidence):
-                if array.shape != picture.shape[:2] or array.dtype != np.uint8:
-                    raise InferenceError(f"result is {array.dtype} {array.shape} for a picture of {picture.shape[:2]}")
-        except Exception as error:  # torch raises many kinds, out of memory among them
-            camera.tell_condition(Fault(Level.ERROR, "inference", one_line(error)))
-            return None
-        camera.health.clear_condition("inference")
-        return result
-
-    def _publish(self, work: _Work, result: Segmentation | None) -> float:
-        """Publish all that one picture gives; returns the share of unknown pixels."""
-        camera, header, settings = work.camera, work.header, work.settings
-        unknown_share = 1.0
-        if result is None:
-            camera.publish_unknown(header, work.height, work.width)
-        else:
-            unknown_share = camera.publish_result(header, result)
-        camera.gate.published(work.stamp_ns, self._now_ns(), work.generation)
-        camera.publish_camera_info(header, work.height, work.width)
-        if settings.grid_enabled:
-            self._publish_drivable(work, result)
-        else:
-            self._drivable.retract(self._now_ns())
-        if result is not None:
-            camera.publish_overlay(header, result, time.monotonic_ns(), settings)
-        return unknown_share
-
-    def _publish_drivable(self, work: _Work, result: Segmentation | None) -> None:
-        camera, stamp = work.camera, work.header.stamp
-        geometry = camera.geometry(work.header, work.height, work.width, work.settings.ground_z)
-        if geometry is None:
-            return
-        if result is None:
-            self._drivable.publish_unknown(stamp)
-            return
-        try:
-            self._drivable.update(
-                camera.settings.name, view_of(result, geometry, camera.settings.roi), stamp, work.settings
-            )
-        except Exception as error:  # the mask is out already, and a grid that may be wrong must not stay
-            camera.tell_condition(Fault(Level.ERROR, "drivable_area", one_line(error)))
-            self._drivable.publish_unknown(stamp)
-        else:
-            camera.health.clear_condition("drivable_area")
+        return published
 
 
-def one_line(error: BaseException) -> str:
-    """Text of an error on one line; with its type where the text says little."""
-    text = " ".join(str(error).split())
-    return text if text and type(error).__module__.startswith("mfuser_ros") else f"{type(error).__name__}: {text}"
+def _time_limits(settings: Settings) -> TimeLimits:
+    return TimeLimits(
+        settings.diagnostics_max_allowed_processing_time_ms, settings.diagnostics_max_acceptable_consecutive_delay_ms
+    )

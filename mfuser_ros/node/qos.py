@@ -6,14 +6,19 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 
-def pictures_in(reliability: str) -> QoSProfile:
+def picture(reliability: str = "best_effort") -> QoSProfile:
     """The newest picture only; `reliability` is best_effort or reliable."""
     return _profile(ReliabilityPolicy[reliability.upper()], 1)
 
 
-def camera_info_in() -> QoSProfile:
+def camera_info() -> QoSProfile:
     """As camera drivers publish it."""
     return _profile(ReliabilityPolicy.BEST_EFFORT, 5)
+
+
+def odometry() -> QoSProfile:
+    """Every message of the last half second at 100 Hz, whoever publishes it."""
+    return _profile(ReliabilityPolicy.BEST_EFFORT, 50)
 
 
 def results() -> QoSProfile:
@@ -26,7 +31,7 @@ def latched() -> QoSProfile:
     return _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def grid(*, transient_local: bool) -> QoSProfile:
+def grid(*, transient_local: bool = True) -> QoSProfile:
     """The newest grid, latched or not."""
     return latched() if transient_local else _profile(ReliabilityPolicy.RELIABLE, 1)
 
@@ -34,6 +39,18 @@ def grid(*, transient_local: bool) -> QoSProfile:
 def diagnostics() -> QoSProfile:
     """As diagnostic aggregators subscribe."""
     return _profile(ReliabilityPolicy.RELIABLE, 10)
+
+
+PROFILES = {
+    "picture": picture,
+    "camera_info": camera_info,
+    "odometry": odometry,
+    "results": results,
+    "latched": latched,
+    "grid": grid,
+    "diagnostics": diagnostics,
+}
+"""What makes the profile that a row of `mfuser_ros.node.interface` names."""
 
 
 def overridable() -> QoSOverridingOptions:

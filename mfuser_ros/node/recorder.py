@@ -13,9 +13,10 @@ import numpy as np
 from mfuser_ros.bags import BagWriter
 from mfuser_ros.datasets.video import VideoWriter
 from mfuser_ros.evaluation.drive.birdseye import BirdsEye
-from mfuser_ros.evaluation.drive.page import Still, render_page
+from mfuser_ros.evaluation.drive.page import render_page
 from mfuser_ros.evaluation.drive.panels import GRID, Composer, Shot
 from mfuser_ros.evaluation.drive.record import DriveRecord, FrameRecord, class_shares, drivable_distance
+from mfuser_ros.evaluation.report.page import Still
 from mfuser_ros.node.images import to_rgb
 from mfuser_ros.node.player import Answer
 from mfuser_ros.vocabulary import Vocabulary

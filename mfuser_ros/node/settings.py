@@ -24,6 +24,7 @@ class CameraSettings:
     frame_id: str
     pose: tuple[float, ...] | None
     roi: Region | None
+    output_size: tuple[int, int] | None  # height, width; None: as the picture
     rectified: bool
 
 
@@ -38,6 +39,9 @@ class Settings:
     device: str
     input_size: tuple[int, int] | None  # height, width; None: the model's own
     input_reliability: str
+    pose_source: str
+    odometry_topic: str  # empty: none
+    autoware_mask: bool
     autostart: bool
     max_rate: float
     max_age: float
@@ -54,12 +58,21 @@ class Settings:
     grid_y_max: float
     grid_min_confidence: float
     grid_transient_local: bool
+    grid_decay: float  # 0: no memory
     ground_z: float
     ground_max_range: float
     contacts_height: float
+    tf_timeout: float
     diagnostics_warn_latency: float
     diagnostics_error_latency: float
     diagnostics_stale_after: float
+    diagnostics_camera_trouble_after: float
+    diagnostics_max_allowed_processing_time_ms: float
+    diagnostics_max_acceptable_consecutive_delay_ms: float
+    diagnostics_pose_check_period: float
+    diagnostics_pose_check_max_pitch_drift: float  # degrees
+    diagnostics_pose_check_max_height_drift: float
+    diagnostics_pose_check_lane_width: float  # 0: not known
 
 
 def camera_names(value: object) -> tuple[str, ...]:
@@ -100,11 +113,15 @@ def settings(values: Mapping[str, object]) -> Settings:
         if name != "cameras" and name.partition(".")[0] not in names
     }
     fields["threshold"] = _threshold(checked["threshold"])
-    fields["input_size"] = _input_size(checked["input_size"])
+    fields["input_size"] = _size("input_size", checked["input_size"])
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", checked["device"]):
         raise ConfigurationError(f"device is '{checked['device']}': choose auto, cpu, cuda or cuda:N")
     if not checked["grid.frame"]:
         raise ConfigurationError("grid.frame is empty: name the frame of the vehicle, such as base_link")
+    if checked["grid.decay"] > 0 and not checked["odometry_topic"]:
+        raise ConfigurationError(
+            "grid.decay is set and odometry_topic is empty: name the topic, or set grid.decay to 0"
+        )
     cameras = tuple(_camera(name, checked) for name in names)
     return Settings(cameras=cameras, **fields)
 
@@ -112,6 +129,7 @@ def settings(values: Mapping[str, object]) -> Settings:
 def _camera(name: str, checked: Mapping[str, Any]) -> CameraSettings:
     of_camera = {key[len(name) + 1 :]: value for key, value in checked.items() if key.startswith(f"{name}.")}
     of_camera["roi"] = _region(f"{name}.roi", of_camera["roi"])
+    of_camera["output_size"] = _size(f"{name}.output_size", of_camera["output_size"])
     camera = CameraSettings(name=name, **of_camera)
     if not camera.image_topic:
         raise ConfigurationError(f"{name}.image_topic is empty: name the topic of the camera's pictures")
@@ -137,9 +155,9 @@ def _threshold(value: float) -> float | None:
     return value
 
 
-def _input_size(value: tuple[int, int]) -> tuple[int, int] | None:
+def _size(name: str, value: tuple[int, int]) -> tuple[int, int] | None:
     if value == (0, 0):
         return None
     if min(value) < 64:
-        raise ConfigurationError(f"input_size is {list(value)}: give two sides of 64 or more, or [0, 0]")
+        raise ConfigurationError(f"{name} is {list(value)}: give two sides of 64 or more, or [0, 0]")
     return value

@@ -1,9 +1,9 @@
-"""One thread that works on the newest picture of each camera in turn."""
+"""One thread that works on the newest picture of every camera, all that wait at once."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -16,15 +16,24 @@ class Frame(NamedTuple):
 
 
 class Worker:
-    """Keeps one picture for each camera, the newest, and hands them to `process` one after the other.
+    """Keeps one picture for each camera, the newest, and hands those that wait to `process` as one batch.
+
+    A camera that sends nothing is not waited for.
 
     Args:
-        cameras: their names; those with a picture are served in turn.
-        process: called in the worker's thread; must not raise.
+        cameras: their names; where a batch cannot take all, they are served in turn.
+        process: called in the worker's thread with the pictures by camera; must not raise.
+        batch_limit: most pictures that a batch may have now.
     """
 
-    def __init__(self, cameras: Sequence[str], process: Callable[[str, Frame], None]) -> None:
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        process: Callable[[Mapping[str, Frame]], None],
+        batch_limit: Callable[[], int],
+    ) -> None:
         self._process = process
+        self._batch_limit = batch_limit
         self._turns = list(cameras)
         self._waiting: dict[str, Frame] = {}
         self._changed = threading.Condition()
@@ -37,7 +46,7 @@ class Worker:
         self._thread.start()
 
     def stop(self, timeout: float | None = None) -> bool:
-        """End after the picture in work, throw away those that wait; returns whether the thread has ended in time."""
+        """End after the batch in work, throw away what waits; returns whether the thread has ended in time."""
         with self._changed:
             self._stopping = True
             self._waiting.clear()
@@ -70,10 +79,14 @@ class Worker:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
                 if self._stopping:
                     return
-                camera = next(name for name in self._turns if name in self._waiting)
-                self._turns.remove(camera)  # and to the end of the queue: nobody is served twice before another
-                self._turns.append(camera)
-                frame = self._waiting.pop(camera)
+                batch = self._take()
                 self._busy = True
-            self._process(camera, frame)
-            del frame  # a picture is megabytes
+            self._process(batch)
+            del batch  # a picture is megabytes
+
+    def _take(self) -> dict[str, Frame]:
+        cameras = [name for name in self._turns if name in self._waiting][: max(1, self._batch_limit())]
+        for name in cameras:
+            self._turns.remove(name)  # and to the end of the queue: nobody is served twice before another
+            self._turns.append(name)
+        return {name: self._waiting.pop(name) for name in cameras}

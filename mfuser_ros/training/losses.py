@@ -3,6 +3,9 @@
 Nothing here selects by value: absent classes are masked out, so shapes never depend on the labels and a CUDA graph
 can hold the whole. L is the number of predictions (before the first and after each query layer), the last the final.
 All run in float32 whatever the network ran in.
+
+Sums are divided by what all processes counted together, so the losses of the processes add up to those of one process
+with the whole batch.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mfuser_ros.training import processes
 from mfuser_ros.training.targets import ClassTargets, QueryLabels, Targets, sample_points
 
 NO_OBJECT_WEIGHT = 0.1
@@ -32,7 +36,7 @@ def class_loss(class_logits: Tensor, labels: QueryLabels) -> Tensor:
     weight = labels.positive.float() + NO_OBJECT_WEIGHT * labels.negative.float()
     nll = -F.log_softmax(class_logits.float(), -1)  # (L, B, Q, K + 1)
     nll = nll.gather(3, labels.target[..., None].expand(*nll.shape[:3], 1))[..., 0]
-    return (weight * nll).sum((1, 2)) / weight.sum((1, 2)).clamp_min(_TINY)
+    return (weight * nll).sum((1, 2)) / processes.summed(weight.sum((1, 2))).clamp_min(_TINY)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def mask_loss(mask_logits: Tensor, classes: ClassTargets, points: Tensor, labell
         weight = sample_points(labelled.float(), by_sample.reshape(B, K * L * P, 2))
         weight = weight.reshape(B, K, L, P).permute(2, 0, 1, 3)
     positive = classes.positive.float()  # (B, K)
-    masks = positive.sum().clamp_min(1)
+    masks = processes.summed(positive.sum()).clamp_min(1)
     bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     bce = (weight * bce).sum(3) / weight.sum(3).clamp_min(1)
     probability, target = weight * logits.sigmoid(), weight * target
@@ -90,7 +94,7 @@ def marginal_loss(scores: Tensor, targets: Targets) -> Tensor:
     own = torch.where(targets.members(), scores, 0).sum(1)  # (B, H, W)
     nll = scores.sum(1).clamp_min(_TINY).log() - own.clamp_min(_TINY).log()
     weight = targets.pixel_weight()
-    return (weight * nll).sum() / weight.sum().clamp_min(_TINY)
+    return (weight * nll).sum() / processes.summed(weight.sum()).clamp_min(_TINY)
 
 
 def alignment_loss(score_logits: Tensor, targets: Targets) -> Tensor:
@@ -105,4 +109,4 @@ def alignment_loss(score_logits: Tensor, targets: Targets) -> Tensor:
     """
     logits = F.interpolate(score_logits.float(), targets.label.shape[1:], mode="bilinear")
     own = torch.where(targets.members(), logits, -1e4).logsumexp(1)
-    return torch.where(targets.valid, logits.logsumexp(1) - own, 0).mean()
+    return torch.where(targets.valid, logits.logsumexp(1) - own, 0).mean() / processes.count()

@@ -11,12 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfuser_ros.training.config import LossConfig
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.targets import ClassTargets, QueryLabels, sample_points
 
 
 @torch.no_grad()
 def match(
-    class_logits: Tensor, mask_logits: Tensor, classes: ClassTargets, config: LossConfig, labelled: Tensor | None = None
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    classes: ClassTargets,
+    config: LossConfig,
+    labelled: Tensor | None = None,
+    draws: Draws | None = None,
 ) -> Tensor:
     """The query that each class is given, by the losses that the pair would have at shared random points.
 
@@ -26,14 +32,15 @@ def match(
         classes: which classes are there, and their masks.
         config: weights of the costs, which are those of the losses, and the number of points.
         labelled: (B, H, W) bool; pixels where it is false are left out. None: they are background.
+        draws: of this process's samples; None: of a batch that is all here.
 
     Returns:
         (L, B, C) indices of queries, each used once; those of absent classes mean nothing.
 
     Source: Cheng et al., Mask2Former (2022), section 3.2 and appendix; weights of spec of MFuser section 10.2.
     """
-    B = class_logits.shape[1]
-    points = torch.rand(B, config.points, 2, device=class_logits.device)
+    draws = draws or Draws([class_logits.shape[1]], class_logits.device)
+    points = draws.rand(config.points, 2)
     cost = pair_costs(class_logits, mask_logits, classes, config, points, labelled)
     positive = classes.positive.expand(len(cost), -1, -1)
     return assign(cost.flatten(0, 1), positive.flatten(0, 1)).reshape(positive.shape)

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfuser_ros.network.model import Output, Prediction, assemble
+from mfuser_ros.training import processes
 from mfuser_ros.training.config import LossConfig
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.losses import alignment_loss, class_loss, marginal_loss, mask_loss
 from mfuser_ros.training.matching import match, matched_labels
 from mfuser_ros.training.regularisers import Drift
@@ -32,7 +34,13 @@ class Terms(NamedTuple):
 
 
 def objective(
-    output: Output, targets: Targets, config: LossConfig, *, matched: bool = False, drift: Drift | None = None
+    output: Output,
+    targets: Targets,
+    config: LossConfig,
+    *,
+    matched: bool = False,
+    drift: Drift | None = None,
+    draws: Draws | None = None,
 ) -> Terms:
     """Losses of a batch in float32, whatever the network ran in.
 
@@ -46,21 +54,27 @@ def objective(
         config: weights.
         matched: queries are matched with the classes; else query k stands for class k (spec 6.1).
         drift: what tqdm's regularisers weigh; None: they are 0.
+        draws: of this process's samples; None: of a batch that is all here.
     """
     with torch.autocast(targets.label.device.type, enabled=False):
         predictions = output.predictions
         class_logits = torch.stack([prediction.class_logits.float() for prediction in predictions])
         mask_logits = torch.stack([prediction.mask_logits.float() for prediction in predictions])
+        draws = draws or Draws([len(targets.label)], targets.label.device)
         classes = class_targets(targets)
         labelled = targets.valid if config.unlabelled == "skip" else None
         labels, of_classes = fixed_labels(classes), mask_logits  # (L, B, K, h, w)
         if matched:
-            queries = match(class_logits, mask_logits, classes, config, labelled)
+            queries = match(class_logits, mask_logits, classes, config, labelled, draws)
             labels = matched_labels(classes, queries, mask_logits.shape[2])
             of_classes = mask_logits.gather(2, queries[..., None, None].expand(*queries.shape, *mask_logits.shape[3:]))
         L, B, K, h, w = of_classes.shape
         with torch.no_grad():
-            points = draw_points(of_classes.reshape(-1, h, w), config.points).view(L, B, K, config.points, 2)
+            points = draw_points(
+                of_classes.reshape(-1, h, w),
+                config.points,
+                rand=lambda count: draws.rand(L, K, count, 2).transpose(0, 1).reshape(L * B * K, count, 2),
+            ).view(L, B, K, config.points, 2)
         masks = mask_loss(of_classes, classes, points, labelled)
         class_terms = class_loss(class_logits, labels)
         coarse = targets.strided(STRIDE)
@@ -79,7 +93,7 @@ def objective(
         )  # (L,)
         seen = targets.strided(config.alignment_stride)
         alignment = nothing if output.score_logits is None else alignment_loss(output.score_logits, seen)
-        language, vision = drift or (nothing, nothing)
+        language, vision = (term / processes.count() for term in drift or (nothing, nothing))
         before = config.auxiliary * per_prediction[:-1].sum()
         weights = 1 + config.auxiliary * (L - 1) if config.total == "mean" else 1
         total = (per_prediction[-1] + before) / weights

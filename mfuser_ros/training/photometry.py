@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfuser_ros.training.draws import log_uniform, sometimes, uniform
+from mfuser_ros.training.draws import Draws
 
 BLUR_REACH = 5  # pixels on each side
 DARKEST = 0.07  # mean of a picture, 0..1
@@ -58,34 +58,34 @@ class Photometry(nn.Module):
     tables: Tensor
 
     @torch.no_grad()
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, picture: Tensor, draws: Draws) -> Tensor:
         """(B, 3, H, W) RGB 0..255, H and W multiples of 8 -> the same, changed, whole numbers."""
         picture = picture / 255
-        picture = sometimes(0.25, style_mixed(picture), picture)
-        picture = self.recoloured(picture)
-        picture = sometimes(0.3, unevenly_lit(picture), picture)
-        dark = uniform(picture, 0, 1) < 0.2
-        picture = torch.where(dark, dusk(picture), picture)
+        picture = draws.sometimes(0.25, style_mixed(picture, draws), picture)
+        picture = self.recoloured(picture, draws)
+        picture = draws.sometimes(0.3, unevenly_lit(picture, draws), picture)
+        dark = draws.uniform(0, 1) < 0.2
+        picture = torch.where(dark, dusk(picture, draws), picture)
         # a dark street under gamma and dusk would leave nothing to see
         picture = picture * (DARKEST / picture.mean((1, 2, 3), keepdim=True).clamp_min(1e-3)).clamp_min(1)
-        picture = sometimes(0.12, hazed(picture), picture)
-        picture = sometimes(0.04, picture.mean(1, keepdim=True).expand_as(picture), picture).clamp(0, 1)
-        picture = sometimes(0.25, at_low_resolution(picture), picture)
-        picture = sometimes(0.25, blurred(picture, uniform(picture, 0.3, 1.8)), picture)
-        strength = log_uniform(picture, 0.004, 0.05) * torch.where(dark, 1.4, 1.0)
-        picture = sometimes(0.4, noisy(picture, strength), picture).clamp(0, 1)
-        picture = sometimes(0.25, self.as_jpeg(picture), picture)
+        picture = draws.sometimes(0.12, hazed(picture, draws), picture)
+        picture = draws.sometimes(0.04, picture.mean(1, keepdim=True).expand_as(picture), picture).clamp(0, 1)
+        picture = draws.sometimes(0.25, at_low_resolution(picture, draws), picture)
+        picture = draws.sometimes(0.25, blurred(picture, draws.uniform(0.3, 1.8)), picture)
+        strength = draws.log_uniform(0.004, 0.05) * torch.where(dark, 1.4, 1.0)
+        picture = draws.sometimes(0.4, noisy(picture, strength, draws), picture).clamp(0, 1)
+        picture = draws.sometimes(0.25, self.as_jpeg(picture, draws), picture)
         return (picture * 255).round().clamp(0, 255)
 
-    def recoloured(self, picture: Tensor) -> Tensor:
+    def recoloured(self, picture: Tensor, draws: Draws) -> Tensor:
         """Change brightness, contrast, saturation, hue, white balance and gamma."""
         level = picture.mean((1, 2, 3), keepdim=True)
-        picture = (picture - level) * log_uniform(picture, 0.55, 1.5) + level
-        picture = picture * log_uniform(picture, 0.6, 1.45)
-        picture = self.turned(picture, uniform(picture, -0.25, 0.25), uniform(picture, 0.3, 1.6)).clamp(0, 1.5)
-        balance = torch.cat([log_uniform(picture, 0.8, 1.25) for _ in range(3)], 1)
-        picture = sometimes(0.5, picture * balance, picture).clamp(1e-4, 1)
-        return sometimes(0.6, picture ** uniform(picture, -0.7, 0.8).exp(), picture)
+        picture = (picture - level) * draws.log_uniform(0.55, 1.5) + level
+        picture = picture * draws.log_uniform(0.6, 1.45)
+        picture = self.turned(picture, draws.uniform(-0.25, 0.25), draws.uniform(0.3, 1.6)).clamp(0, 1.5)
+        balance = torch.cat([draws.log_uniform(0.8, 1.25) for _ in range(3)], 1)
+        picture = draws.sometimes(0.5, picture * balance, picture).clamp(1e-4, 1)
+        return draws.sometimes(0.6, picture ** draws.uniform(-0.7, 0.8).exp(), picture)
 
     def turned(self, picture: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
         """Turn the hue by (B, 1, 1, 1) radians and multiply the saturation, in YIQ."""
@@ -95,10 +95,10 @@ class Photometry(nn.Module):
         matrix = self.rgb_of_yiq @ turn @ self.yiq  # (B, 3, 3)
         return (matrix @ picture.flatten(2)).view_as(picture)
 
-    def as_jpeg(self, picture: Tensor) -> Tensor:
+    def as_jpeg(self, picture: Tensor, draws: Draws) -> Tensor:
         """What JPEG leaves: 8x8 blocks of the cosine transform, rounded; quality 15 to 80, chroma at half size."""
         B, _, H, W = picture.shape
-        quality = uniform(picture, 15, 80)
+        quality = draws.uniform(15, 80)
         scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor() / 100  # libjpeg's rule
         steps = (self.tables * scale).round().clamp_min(1)  # (B, 3, 8, 8)
         planes = (self.ycbcr @ (picture * 255).flatten(2)).view_as(picture)
@@ -112,45 +112,45 @@ class Photometry(nn.Module):
         return (self.rgb_of_ycbcr @ planes.flatten(2)).view_as(picture).clamp(0, 255) / 255
 
 
-def style_mixed(picture: Tensor) -> Tensor:
+def style_mixed(picture: Tensor, draws: Draws) -> Tensor:
     """Move mean and deviation of each channel towards those of another picture of the batch.
 
     Source: Zhou et al., Domain Generalization with MixStyle, ICLR 2021, here on pixels.
     """
     mean, std = picture.mean((2, 3), keepdim=True), picture.std((2, 3), keepdim=True) + 0.02
-    other = torch.rand(len(picture), device=picture.device).argsort()
-    share = uniform(picture, 0.2, 0.8)
-    new_mean = mean + share * (mean[other] - mean)
-    new_std = std + share * (std[other] - std)
+    other_mean, other_std = draws.of_another(torch.cat([mean, std], 1)).chunk(2, 1)
+    share = draws.uniform(0.2, 0.8)
+    new_mean = mean + share * (other_mean - mean)
+    new_std = std + share * (other_std - std)
     return ((picture - mean) / std * new_std + new_mean).clamp(0, 1)
 
 
-def unevenly_lit(picture: Tensor) -> Tensor:
+def unevenly_lit(picture: Tensor, draws: Draws) -> Tensor:
     """Multiply by a ramp of light in any direction: one side up to 1.5 times, the other down to 0.5 times."""
     H, W = picture.shape[2:]
     y = torch.linspace(-1, 1, H, device=picture.device).view(1, 1, H, 1)
     x = torch.linspace(-1, 1, W, device=picture.device).view(1, 1, 1, W)
-    angle = uniform(picture, 0, 2 * math.pi)
-    return picture * (1 + uniform(picture, 0.1, 0.5) * (angle.cos() * x + angle.sin() * y) / math.sqrt(2)).clamp_min(0)
+    angle = draws.uniform(0, 2 * math.pi)
+    return picture * (1 + draws.uniform(0.1, 0.5) * (angle.cos() * x + angle.sin() * y) / math.sqrt(2)).clamp_min(0)
 
 
-def dusk(picture: Tensor) -> Tensor:
+def dusk(picture: Tensor, draws: Draws) -> Tensor:
     """Darken and tint towards blue or the yellow of street lamps; some pictures keep the light of headlamps."""
     H, W = picture.shape[2:]
-    tint = torch.cat([uniform(picture, 0.75, 1.15), uniform(picture, 0.8, 1.05), uniform(picture, 0.75, 1.2)], 1)
-    night = picture.clamp_min(1e-4) ** uniform(picture, 1, 1.5) * uniform(picture, 0.18, 0.6) * tint
+    tint = torch.cat([draws.uniform(0.75, 1.15), draws.uniform(0.8, 1.05), draws.uniform(0.75, 1.2)], 1)
+    night = picture.clamp_min(1e-4) ** draws.uniform(1, 1.5) * draws.uniform(0.18, 0.6) * tint
     y = torch.linspace(0, 1, H, device=picture.device).view(1, 1, H, 1)
     x = torch.linspace(-1, 1, W, device=picture.device).view(1, 1, 1, W)
-    beam = torch.exp(-(((x - uniform(picture, -0.3, 0.3)) / 0.6) ** 2) - ((y - uniform(picture, 0.7, 1)) / 0.3) ** 2)
-    return sometimes(0.3, night * (1 + uniform(picture, 0.3, 1.2) * beam), night)
+    beam = torch.exp(-(((x - draws.uniform(-0.3, 0.3)) / 0.6) ** 2) - ((y - draws.uniform(0.7, 1)) / 0.3) ** 2)
+    return draws.sometimes(0.3, night * (1 + draws.uniform(0.3, 1.2) * beam), night)
 
 
-def hazed(picture: Tensor) -> Tensor:
+def hazed(picture: Tensor, draws: Draws) -> Tensor:
     """Mix with a grey veil that is thickest in the upper half, where the far things are."""
     H = picture.shape[2]
     y = torch.linspace(0, 1, H, device=picture.device).view(1, 1, H, 1)
-    thickness = uniform(picture, 0.15, 0.6) * torch.exp(-(((y - uniform(picture, 0.2, 0.5)) / 0.5) ** 2))
-    return picture * (1 - thickness) + thickness * uniform(picture, 0.6, 0.95)
+    thickness = draws.uniform(0.15, 0.6) * torch.exp(-(((y - draws.uniform(0.2, 0.5)) / 0.5) ** 2))
+    return picture * (1 - thickness) + thickness * draws.uniform(0.6, 0.95)
 
 
 def blurred(picture: Tensor, sigma: Tensor) -> Tensor:
@@ -168,10 +168,10 @@ def blurred(picture: Tensor, sigma: Tensor) -> Tensor:
     return picture
 
 
-def at_low_resolution(picture: Tensor) -> Tensor:
+def at_low_resolution(picture: Tensor, draws: Draws) -> Tensor:
     """Shrink by 0.3 to 0.8 and enlarge again (bilinear both ways, blurred before)."""
     H, W = picture.shape[2:]
-    factor = uniform(picture, 0.3, 0.8).view(-1, 1, 1)
+    factor = draws.uniform(0.3, 0.8).view(-1, 1, 1)
     soft = blurred(picture, (0.35 / factor)[..., None])
 
     def read(source: Tensor, ratio: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def at_low_resolution(picture: Tensor) -> Tensor:
     return read(read(soft, 1 / factor), factor)  # the small picture lies in the corner of a full-sized one
 
 
-def noisy(picture: Tensor, strength: Tensor) -> Tensor:
+def noisy(picture: Tensor, strength: Tensor, draws: Draws) -> Tensor:
     """Add sensor noise of deviation `strength` (B, 1, 1, 1), partly the same in all channels."""
-    grey = torch.randn_like(picture[:, :1])
-    return picture + strength * (0.7 * grey + 0.7 * torch.randn_like(picture))
+    _, C, H, W = picture.shape
+    return picture + strength * (0.7 * draws.randn(1, H, W) + 0.7 * draws.randn(C, H, W))

@@ -6,6 +6,7 @@ Source: spec of MFuser section 10.1; Pak et al., Textual Query-Driven Mask Trans
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,8 +15,10 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.network.model import MFuser, Output
-from mfuser_ros.network.text import StoredTextQueries
+from mfuser_ros.network.text import EvaTextEncoder, StoredTextQueries, tokenize
 from mfuser_ros.network.towers import Tower
+
+TEMPLATE = "a clean origami of a {}"  # of tqdm
 
 
 class Drift(NamedTuple):
@@ -28,16 +31,17 @@ class Drift(NamedTuple):
 class Anchor:
     """The last tower and the words of a network as they are now, to measure later how far it has gone from them."""
 
-    def __init__(self, model: MFuser) -> None:
+    def __init__(self, model: MFuser, names: Sequence[str]) -> None:
         """Copy the tower, frozen.
 
+        Args:
+            model: as the training begins.
+            names: of the classes.
+
         Raises:
-            ConfigurationError: the network has no stored words.
+            ConfigurationError: the network has no words, or its tokenizer does not ship with us (SigLIP).
         """
-        if not isinstance(model.text, StoredTextQueries):
-            raise ConfigurationError(
-                "losses.language and losses.vision hold to stored words, which this network lacks: set both to 0"
-            )
+        self._words = plain_words(model, names)
         self._tower = model.towers[-1]
         self._frozen = copy.deepcopy(self._tower).eval().requires_grad_(requires_grad=False)
 
@@ -46,7 +50,26 @@ class Anchor:
         with torch.no_grad():
             was = global_embedding(self._frozen, last_tokens(self._frozen, pictures))
         is_now = global_embedding(self._tower, output.encoded.tokens[-1])
-        return Drift(language_loss(output.queries, output.text), F.mse_loss(is_now.float(), was.float()))
+        return Drift(language_loss(output.queries, self._words), F.mse_loss(is_now.float(), was.float()))
+
+
+@torch.no_grad()
+def plain_words(model: MFuser, names: Sequence[str]) -> Tensor:
+    """(K, width) words that no training changes: stored ones, or what a text tower says of the template.
+
+    Raises:
+        ConfigurationError: the network has no words, or its tokenizer does not ship with us (SigLIP).
+    """
+    text = model.text
+    if isinstance(text, StoredTextQueries):
+        return text.forward()
+    if not isinstance(text, EvaTextEncoder):
+        raise ConfigurationError(
+            "losses.language needs stored words, or a text tower whose tokenizer ships with us: set it to 0"
+        )
+    config = text.config
+    ids = tokenize([TEMPLATE.format(name) for name in names], config.tokens + config.contexts)
+    return text.encode_plain(torch.tensor(ids, device=text.contexts.device))
 
 
 def language_loss(queries: Tensor, words: Tensor) -> Tensor:

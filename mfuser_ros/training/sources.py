@@ -1,4 +1,7 @@
-"""Training pictures on the device: all of them as bytes, drawn and cut there."""
+"""Training pictures: small sets lie on the device as bytes, all of them, and are drawn and cut there (`Source`).
+
+Sets that are large at full size stay on disk; see `training/disk.py`. `open_source` chooses.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,18 @@ import torch
 from torch import Tensor
 
 from mfuser_ros.datasets.config import CLASSES, load_config
-from mfuser_ros.datasets.packed import Sample, open_split
+from mfuser_ros.datasets.opening import Dataset, open_split
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import ConfigurationError
-from mfuser_ros.training.config import SourceConfig
+from mfuser_ros.training.config import SourceConfig, TrainConfig
+from mfuser_ros.training.disk import DiskSource, Windows, label_pixels, rare_factors
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.geometry import Geometry
-from mfuser_ros.training.targets import Targets
+from mfuser_ros.training.targets import Targets, crop_targets
 from mfuser_ros.vocabulary import UNKNOWN
 
 LONGEST = 480  # pixels; larger pictures are shrunk when they are stored
+DEVICE_BYTES = 4 << 30  # a set that is larger at full size stays on disk, unless the recipe says otherwise
 _WEIGHT_LIMIT = 8.0  # a class that hardly occurs must not rule the loss
 
 
@@ -36,25 +43,21 @@ class Source:
     weight: Tensor  # (G,) float32 of label ids in the marginal loss
     presence: Tensor  # () bool
     samples: int
-    nominal: tuple[int, int]
+    nominal: tuple[int, int] | None
+
+    def fetch(self, step: int) -> None:
+        """Nothing to do: all pictures are here."""
 
     def draw(self, geometry: Geometry) -> tuple[Tensor, Targets]:
-        """`samples` random crops: (B, 3, h, w) float32 RGB 0..255 and what they show."""
-        B = self.samples
-        chosen = torch.searchsorted(self.chance, torch.rand(B, device=self.chance.device))
-        chosen = chosen.clamp_max(len(self.chance) - 1)
-        picture, label = geometry(self.picture[chosen], self.label[chosen], self.size[chosen], self.nominal)
-        targets = Targets(
-            label.long(),
-            self.membership.expand(B, -1, -1),
-            self.weight.expand(B, -1),
-            self.presence.expand(B),
-        )
-        return picture, targets
+        """This process's share of `samples` random crops: (B, 3, h, w) float32 RGB 0..255 and what they show."""
+        draws = Draws([self.samples], self.chance.device)
+        chosen = torch.searchsorted(self.chance, draws.rand()).clamp_max(len(self.chance) - 1)
+        picture, label = geometry(self.picture[chosen], self.label[chosen], self.size[chosen], self.nominal, draws)
+        return picture, crop_targets(label, self.membership, self.weight, self.presence)
 
 
-def draw_batch(sources: Sequence[Source], geometry: Geometry) -> tuple[Tensor, Targets]:
-    """One batch of all sources, in their order."""
+def draw_batch(sources: Sequence[Source | DiskSource], geometry: Geometry) -> tuple[Tensor, Targets]:
+    """This process's share of one batch of all sources, in their order."""
     drawn = [source.draw(geometry) for source in sources]
     pictures = torch.cat([picture for picture, _ in drawn])
     targets = [target for _, target in drawn]
@@ -64,6 +67,60 @@ def draw_batch(sources: Sequence[Source], geometry: Geometry) -> tuple[Tensor, T
         torch.cat([target.weight for target in targets]),
         torch.cat([target.presence for target in targets]),
     )
+
+
+def open_source(
+    config: SourceConfig, recipe: TrainConfig, data: Path, device: torch.device, *, number: int, cache: Path
+) -> Source | DiskSource:
+    """A data set of the recipe, on the device or on disk.
+
+    Args:
+        config: the set.
+        recipe: that it belongs to.
+        data: folder of the data sets.
+        device: where crops are made.
+        number: of the set in the recipe.
+        cache: folder that keeps how many pixels of each label a picture of a set on disk shows.
+
+    Raises:
+        DatasetError: the set is incomplete or a file of it is wrong.
+        ConfigurationError: nothing is left to train on.
+    """
+    power = recipe.losses.frequency_power
+    dataset, chosen = _chosen_pictures(config, data)
+    if config.where == "device" or (config.where == "auto" and _fits(dataset, chosen)):
+        return load_source(config, data, device, frequency_power=power)
+    counts = None
+    if config.rare or config.rare_classes or power:
+        name = f"{dataset.config.name}_{config.split.replace('/', '_')}_label_pixels.npz"
+        counts = label_pixels(dataset, chosen, cache / name)
+    weights = np.ones(CLASSES, np.float32) if counts is None else frequency_weights(counts.sum(0), power)
+    return DiskSource(
+        Windows(dataset, chosen, counts, config, recipe, number),
+        config.samples,
+        (
+            torch.from_numpy(dataset.config.membership()).to(device),
+            torch.from_numpy(weights).to(device),
+            torch.tensor(dataset.config.presence, device=device),
+        ),
+        device,
+        recipe.workers,
+    )
+
+
+def _chosen_pictures(config: SourceConfig, data: Path) -> tuple[Dataset, list[int]]:
+    dataset = open_split(load_config(config.dataset), config.split, data)
+    chosen = [
+        index for index, stem in enumerate(dataset.stems) if dataset.config.sequence_of(stem) not in config.leave_out
+    ]
+    if not chosen:
+        raise ConfigurationError(f"{config.dataset}/{config.split}: leave_out leaves no picture to train on")
+    return dataset, chosen
+
+
+def _fits(dataset: Dataset, chosen: Sequence[int]) -> bool:
+    """Whether all pictures at full size, as large as the first, are few enough bytes for a device."""
+    return 4 * dataset[chosen[0]].label.size * len(chosen) <= DEVICE_BYTES
 
 
 def load_source(
@@ -82,12 +139,8 @@ def load_source(
         DatasetError: the set is incomplete or a file of it is wrong.
         ConfigurationError: nothing is left to train on.
     """
-    dataset = open_split(load_config(config.dataset), config.split, data)
-    chosen = [
-        index for index, stem in enumerate(dataset.stems) if dataset.config.sequence_of(stem) not in config.leave_out
-    ][:limit]
-    if not chosen:
-        raise ConfigurationError(f"{config.dataset}/{config.split}: leave_out leaves no picture to train on")
+    dataset, chosen = _chosen_pictures(config, data)
+    chosen = chosen[:limit]
     with ThreadPoolExecutor() as pool:
         samples = list(pool.map(lambda index: _shrunk(dataset[index]), chosen))
     picture, label, size = _stacked(samples)
@@ -122,10 +175,8 @@ def frequency_weights(counts: np.ndarray, power: float) -> np.ndarray:
 
 
 def _chances(counts: np.ndarray, rare: dict[int, float]) -> np.ndarray:
-    """Cumulative chances of pictures; one with several rare labels takes its largest factor."""
-    factor = np.ones(len(counts))
-    for label, times in rare.items():
-        factor = np.maximum(factor, np.where(counts[:, label] > 0, times, 1))
+    """Cumulative chances of pictures."""
+    factor = rare_factors(counts, rare)
     return np.cumsum(factor / factor.sum()).astype(np.float32)
 
 

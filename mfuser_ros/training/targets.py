@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,12 @@ class Targets:
         B, H, W = self.label.shape
         weight = self.weight.gather(1, self.index.reshape(B, H * W)).reshape(B, H, W)
         return weight * self.valid
+
+
+def crop_targets(label: Tensor, membership: Tensor, weight: Tensor, presence: Tensor) -> Targets:
+    """What B crops of one set show: their (B, h, w) uint8 labels, and the set's own tables without the first axis."""
+    B = len(label)
+    return Targets(label.long(), membership.expand(B, -1, -1), weight.expand(B, -1), presence.expand(B))
 
 
 @dataclass(frozen=True)
@@ -104,17 +111,30 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0, :, 0]
 
 
-def draw_points(logits: Tensor, count: int, oversample: float = 3.0, uncertain: float = 0.75) -> Tensor:
+def draw_points(
+    logits: Tensor,
+    count: int,
+    oversample: float = 3.0,
+    uncertain: float = 0.75,
+    *,
+    rand: Callable[[int], Tensor] | None = None,
+) -> Tensor:
     """Points (N, count, 2) for the mask losses of (N, h, w) logits: mostly where the logit is near zero.
 
     Of `oversample * count` uniform points the `uncertain * count` with the smallest |logit| stay; the rest is uniform.
+    `rand` gives (N, points, 2) uniform numbers; None: torch's own.
 
     Source: spec 6.2 (PointRend, Kirillov et al., CVPR 2020).
     """
     N = len(logits)
     kept = int(uncertain * count)
-    candidates = torch.rand(N, int(oversample * count), 2, device=logits.device)
-    return choose_points(logits, candidates, torch.rand(N, count - kept, 2, device=logits.device), kept)
+    if rand is None:
+
+        def rand(points: int) -> Tensor:
+            return torch.rand(N, points, 2, device=logits.device)
+
+    candidates = rand(int(oversample * count))
+    return choose_points(logits, candidates, rand(count - kept), kept)
 
 
 def choose_points(logits: Tensor, candidates: Tensor, others: Tensor, kept: int) -> Tensor:

@@ -16,9 +16,11 @@ import torch
 
 from mfuser_ros.errors import DeviceError
 from mfuser_ros.training.config import SourceConfig, TrainConfig
-from mfuser_ros.training.loop import Limits, initial_model, save_average
+from mfuser_ros.training.loop import Limits, save_average
+from mfuser_ros.training.optimizer import rate_share
 from mfuser_ros.training.sources import Source, load_source
-from mfuser_ros.training.step import Step, rate_share
+from mfuser_ros.training.start import initial_model
+from mfuser_ros.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,14 @@ def train_together(
         for source in recipe.sources:
             if (key := _key(source, power)) not in sources:
                 sources[key] = load_source(source, data, device, frequency_power=power)
-        torch.manual_seed(recipe.seed)
         steps.append(Step(model, [sources[_key(source, power)] for source in recipe.sources], recipe, device))
-    together = Together(steps)
+    together = Together(steps, [row.recipe.seed for row in rows])
     first = rows[0].recipe
     done = 0
 
     def set_rates(progress: float) -> None:
         for step, row in zip(steps, rows, strict=True):
-            optimizer = row.recipe.optimizer
-            step.set_rate(rate_share(done, progress, optimizer.warm_up_steps, optimizer.power))
+            step.set_rate(rate_share(done, progress, row.recipe.optimizer))
 
     set_rates(0)
     if device.type == "cuda":
@@ -93,24 +93,35 @@ def train_together(
             _log(out / row.name, {"step": done, "elapsed_s": round(now - start, 1), **means})
         totals = "  ".join(f"{row.name} {means['total']:.2f}" for row, means in zip(rows, losses, strict=True))
         report(f"step {done}  {100 * progress:.0f} %  {rate:.2f} steps/s  {totals}")
-        if now - saved > 60 * first.save_minutes:
+        if first.save_minutes is not None and now - saved > 60 * first.save_minutes:
             _save(rows, steps, out, done, now - start)
             saved = now
     _save(rows, steps, out, done, time.monotonic() - start)
 
 
 class Together:
-    """Steps of several trainings as one call."""
+    """Steps of several trainings as one call.
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    On a CPU each row has random numbers of its own, so that it trains as it would alone. Branches of a graph share a
+    generator: there a row is as good as alone, but not the same.
+    """
+
+    def __init__(self, steps: Sequence[Step], seeds: Sequence[int]) -> None:
+        """Take over the steps of the rows, and the seed of each."""
         self._steps = steps
+        self._draws = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            self._draws.append(torch.get_rng_state())
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
         """Run one step of each."""
         if self._graph is None:
-            for step in self._steps:
+            for index, step in enumerate(self._steps):
+                torch.set_rng_state(self._draws[index])
                 step()
+                self._draws[index] = torch.get_rng_state()
             return
         self._graph.replay()
         for step in self._steps:

@@ -1,22 +1,30 @@
 """Published checkpoints in every container, and those that must be refused."""
 
+import hashlib
 import json
 import os
 import re
+from collections import OrderedDict, deque
+from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import typer
+import yaml
+from safetensors import safe_open
 from typer.testing import CliRunner
 
+import mfuser_ros
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints import convert as conversion
 from mfuser_ros.checkpoints import load_model, rebuild
 from mfuser_ros.checkpoints.golden import read_golden
+from mfuser_ros.commands.app import app
 from mfuser_ros.commands.convert import convert as convert_command
-from mfuser_ros.errors import CheckpointError, ConfigurationError
+from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
 from mfuser_ros.network.config import PRESETS
 
 TINY = Path(__file__).parents[1] / "golden" / "model_eva_tiny"
@@ -185,6 +193,73 @@ def test_token_ids_for_a_variant_with_a_tokenizer_are_refused(tiny_preset, weigh
         conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", tokens=tmp_path / "ids.json")
 
 
+@pytest.mark.parametrize("name", ["eva", "siglip"])
+@torch.no_grad()
+def test_without_its_text_tower_a_model_gives_the_same_from_stored_embeddings(name, monkeypatch, tmp_path):
+    preset = {"eva": "eva02-l", "siglip": "siglip-l"}[name]
+    golden = read_golden(TINY.with_name(f"model_{name}_tiny"))
+    architecture = rebuild.architecture(golden)
+    text = architecture.text.model_copy(update={"vocabulary": 49408})
+    monkeypatch.setitem(PRESETS, preset, architecture.model_copy(update={"text": text}))
+    embedding = torch.randn(49408, text.width, generator=torch.Generator().manual_seed(0))
+    key = next(key for key in golden.weights if key.endswith("token_embedding.weight"))
+    bare({**golden.weights, key: embedding}, tmp_path / "published.pth")
+    tokens = tmp_path / "ids.json" if name == "siglip" else None
+    if tokens:
+        write_ids(golden, tokens)
+
+    whole = conversion.convert(tmp_path / "published.pth", tmp_path / "whole.safetensors", tokens=tokens)
+    less = conversion.convert(tmp_path / "published.pth", tmp_path / "less.safetensors", tokens=tokens, drop_text=True)
+
+    with_tower, without = load_model(whole.path)[0], load_model(less.path)[0]
+    assert not [weight for weight in without.state_dict() if weight.startswith("text.") and weight != "text.embeddings"]
+    assert less.path.stat().st_size < whole.path.stat().st_size - 2 * embedding.numel()
+    left_out = [theirs for theirs, reason in less.dropped.items() if "text tower, left out" in reason]
+    assert "contexts" in left_out
+    assert less.tensors + len(left_out) == whole.tensors
+    assert less.file.token_ids is None
+    torch.testing.assert_close(without.text(), with_tower.text(), rtol=5e-3, atol=5e-3)  # fp16 weights, a tower deep
+    side = architecture.input.crop
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255
+    ours, theirs = without.predict(picture), with_tower.predict(picture)
+    torch.testing.assert_close(ours.class_logits, theirs.class_logits, rtol=0.02, atol=0.02)
+
+
+def test_words_that_a_model_without_text_tower_cannot_know_are_refused(tiny_preset, weights, tmp_path):
+    bare(weights, tmp_path / "published.pth")
+    conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors", drop_text=True)
+    names = vocabulary.load().names
+    entries = [
+        {"id": index, "name": name, "queries": [name], "colour": [0, 0, 0], "role": "static"}
+        for index, name in enumerate(names)
+    ]
+    entries[0]["queries"] = ["paved street"]
+
+    with pytest.raises(VocabularyError, match=r"'paved street'.*converted without its text tower.*without --drop-text"):
+        mfuser_ros.load(
+            tmp_path / "ours.safetensors", device="cpu", vocabulary=vocabulary.Vocabulary(classes=tuple(entries))
+        )
+    assert mfuser_ros.load(tmp_path / "ours.safetensors", device="cpu").vocabulary.names == names
+
+
+def test_provenance_is_in_both_files_and_shown_by_info(tiny_preset, weights, tmp_path):
+    bare(weights, tmp_path / "published.pth")
+    source = hashlib.sha256((tmp_path / "published.pth").read_bytes()).hexdigest()
+
+    made = conversion.convert(tmp_path / "published.pth", tmp_path / "ours.safetensors")
+
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"  # a test at midnight may fail once
+    facts = ["published.pth", source, today, f"`mfuser convert` {mfuser_ros.__version__} on "]
+    with safe_open(tmp_path / "ours.safetensors", "pt") as file:
+        inside = file.metadata()["provenance"]
+    description = yaml.safe_load((tmp_path / "ours.yaml").read_text())
+    assert inside == description["provenance"] == made.file.provenance
+    assert all(fact in inside for fact in facts)
+    shown = CliRunner().invoke(app, ["info", str(tmp_path / "ours.safetensors")], env={"COLUMNS": "300"})
+    assert shown.exit_code == 0, shown.output
+    assert all(fact in " ".join(shown.stdout.split()) for fact in facts)
+
+
 class RunsCode:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -201,6 +276,26 @@ def test_pickle_with_code_in_it_is_refused_and_not_run(weights, tmp_path):
     assert "\n" not in str(caught.value)
     assert not marker.exists()
     assert not (tmp_path / "ours.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"classes": ("road",), "palette": [[128, 64, 128]], "seed": None, "deterministic": False, "lr": 1e-4},
+        {"text": "model = dict(type='MFuser')", "bytes": b"raw", "set": {1, 2}},
+        {"ordered": OrderedDict(a=1), "size": torch.Size([1, 2]), "type": torch.float32},
+    ],
+)
+def test_plain_values_beside_the_weights_are_allowed(weights, tmp_path, extra):
+    torch.save({"meta": extra, "state_dict": OrderedDict(weights)}, tmp_path / "published.pth")
+    assert set(conversion.read_published(tmp_path / "published.pth")) == set(weights)
+
+
+@pytest.mark.parametrize("value", [Path("config.py"), np.float64(0.1), deque(), datetime(2025, 6, 5), print])
+def test_any_other_object_beside_the_weights_is_refused_by_its_name(weights, tmp_path, value):
+    torch.save({"meta": {"value": value}, "state_dict": weights}, tmp_path / "published.pth")
+    with pytest.raises(CheckpointError, match=r"published\.pth: holds more than tensors and plain values"):
+        conversion.read_published(tmp_path / "published.pth")
 
 
 def unknown_key(weights, path):

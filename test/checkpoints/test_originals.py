@@ -1,6 +1,7 @@
 """Files of the original encoders: renamed, resized as published, and what is refused."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from typer.testing import CliRunner
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints import load_model, rebuild
 from mfuser_ros.checkpoints.golden import read_golden
-from mfuser_ros.checkpoints.originals import DINOV2, ORIGINALS, fit_to, read_original, resize_positions, untrained
+from mfuser_ros.checkpoints.originals import read_original, resize_positions, untrained
 from mfuser_ros.commands.convert import convert
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network import torchvision_mend
 from mfuser_ros.network.config import IMAGENET_MEAN, IMAGENET_STD, PRESETS, TowerConfig
-from mfuser_ros.network.towers import build_tower
+from mfuser_ros.network.text import TextEncoder
 
 torchvision_mend.mend()
 
@@ -25,65 +26,6 @@ import open_clip  # noqa: E402  # imports torchvision, hence after the mend
 import timm  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# recorded import -> who reads it, [(its input, our name, its output)], largest difference (that of the manifest)
-CUT = "text.positional_embedding"
-POSITIONS, KERNEL = "vlm.net.pos_embed", "vlm.net.patch_embed.proj.weight"
-DINO = [("pos_embed", "vfm.net.pos_embed", "pos_embed"), ("patch_kernel", KERNEL, "patch_kernel")]
-IMPORTS = {
-    "dino_p14": (DINOV2, DINO, 2e-5),
-    "dino_p16": (DINOV2, DINO, 2e-5),
-    "eva": (
-        ORIGINALS["eva02-l"],
-        [
-            ("visual.pos_embed", POSITIONS, "visual.pos_embed"),
-            ("visual.patch_embed.proj.weight", KERNEL, "visual.patch_embed.proj.weight"),
-            ("text.positional_embedding", CUT, "text.positional_embedding"),
-        ],
-        2e-5,
-    ),
-    "clip": (
-        ORIGINALS["clip-l"],
-        [
-            ("visual.positional_embedding", POSITIONS, "backbone.positional_embedding"),
-            ("visual.conv1.weight", KERNEL, "backbone.conv1.weight"),
-            ("positional_embedding", CUT, "text_encoder.positional_embedding"),
-        ],
-        1e-6,
-    ),
-    "siglip": (
-        ORIGINALS["siglip-l"],
-        [
-            (
-                "vision_model.embeddings.position_embedding.weight",
-                POSITIONS,
-                "backbone.embeddings.position_embedding.weight",
-            ),
-            (
-                "vision_model.embeddings.patch_embedding.weight",
-                KERNEL,
-                "backbone.embeddings.patch_embedding.weight",
-            ),
-            (
-                "text_model.embeddings.position_embedding.weight",
-                CUT,
-                "text_encoder.embeddings.position_embedding.weight",
-            ),
-        ],
-        1e-6,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", IMPORTS)
-def test_positions_and_kernels_are_resized_as_published(name):
-    recorded = load_file(GOLDEN / "weight_import_4channels.safetensors")
-    original, tensors, tolerance = IMPORTS[name]
-    fit = fit_to(original.mode, class_token=original.class_token)
-    for theirs, ours, result in tensors:
-        before, after = recorded[f"{name}/in.{theirs}"], recorded[f"{name}/out.{result}"]
-        if ours == POSITIONS and after.ndim == 2:
-            before, after = before[None], after[None]  # published without a batch axis
-        torch.testing.assert_close(fit(ours, before, after.shape), after, atol=tolerance, rtol=1e-4)
 
 
 def test_positions_of_no_square_grid_stay_as_they_are():
@@ -281,6 +223,77 @@ def test_eva02_file_becomes_the_towers(tmp_path):
     assert start.dropped["visual.rope.freqs_cos"] == "rotary table, computed from the grid"
 
 
+def open_clip_file(tower: torch.nn.Module, text: torch.nn.Module, path: Path) -> None:
+    """Write what open_clip does for a CLIP whose picture tower is timm's."""
+    weights = {f"visual.trunk.{name}": tensor for name, tensor in randomised(tower).items()}
+    weights |= {f"text.{name}": tensor for name, tensor in randomised(text).items() if name != "attn_mask"}
+    save_file({**weights, "logit_scale": torch.tensor(2.3), "logit_bias": torch.tensor(-1.7)}, path)
+
+
+@torch.no_grad()
+def test_eva02_of_open_clip_gives_what_timm_and_open_clip_give(tmp_path):
+    architecture = rebuild.architecture(read_golden(GOLDEN / "model_eva_tiny"))
+    tower = timm.create_model(architecture.vlm.model, **architecture.vlm.options)
+    text = open_clip.transformer.TextTransformer(
+        context_length=77, vocab_size=64, width=20, heads=2, layers=2, output_dim=28
+    )
+    open_clip_file(tower, text, tmp_path / "eva.safetensors")
+    weights = load_file(tmp_path / "eva.safetensors")
+    del weights["logit_bias"]  # SigLIP's
+    save_file(weights, tmp_path / "eva.safetensors")
+    dino_file(tmp_path / "dino.pth")
+
+    start = untrained(tmp_path / "eva.safetensors", tmp_path / "dino.pth", architecture=architecture)
+
+    assert start.dropped["logit_scale"] == "temperature of its own training"
+    ours = start.network.eval()
+    picture = torch.rand(2, 3, 60, 60, generator=torch.Generator().manual_seed(1)) * 255
+    state = ours.vlm.embed(picture)
+    for index in range(5):
+        state = ours.vlm.stage(index, state)
+    embedded = ours.vlm.to_text_space(ours.vlm.final_norm(state))[:, 0]
+    torch.testing.assert_close(embedded, tower(ours.vlm.normalise(picture)), atol=1e-4, rtol=1e-4)
+    ids = torch.tensor([[62, 11, 63, 0, 0], [62, 12, 13, 14, 63]])
+    expected = text(torch.nn.functional.pad(ids, (0, 72)))  # it reads 77
+    torch.testing.assert_close(without_contexts(ours.text, ids), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_siglip_of_open_clip_gives_what_timm_and_open_clip_give(tmp_path):
+    architecture = rebuild.architecture(read_golden(GOLDEN / "model_siglip_tiny"))
+    tower = timm.create_model(architecture.vlm.model, **architecture.vlm.options)
+    text = open_clip.transformer.TextTransformer(
+        context_length=64, vocab_size=64, width=24, heads=2, layers=2, output_dim=24, no_causal_mask=True,
+        mlp_ratio=architecture.text.hidden / 24, proj_bias=True, pool_type="last",
+        act_layer=partial(torch.nn.GELU, approximate="tanh"), norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    open_clip_file(tower, text, tmp_path / "siglip.safetensors")
+    dino_file(tmp_path / "dino.pth")
+
+    start = untrained(tmp_path / "siglip.safetensors", tmp_path / "dino.pth", architecture=architecture)
+
+    assert start.network.architecture.score_bias == pytest.approx(-1.7)
+    ours = start.network.eval()
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+    state = ours.vlm.embed(picture)
+    for index in range(5):
+        state = ours.vlm.stage(index, state)
+    embedded = ours.vlm.to_text_space(ours.vlm.final_norm(state))[:, 0]
+    torch.testing.assert_close(embedded, tower(ours.vlm.normalise(picture)), atol=1e-4, rtol=1e-4)
+    ids = torch.tensor([[5, 11, 1, 1, 1, 1, 1, 1, 1, 1], [7, 12, 13, 14, 1, 1, 1, 1, 1, 1]])
+    text.positional_embedding = torch.nn.Parameter(text.positional_embedding[:10])
+    text.context_length = 10
+    torch.testing.assert_close(without_contexts(ours.text, ids), text(ids), atol=1e-4, rtol=1e-4)
+
+
+def without_contexts(tower: TextEncoder, ids: torch.Tensor) -> torch.Tensor:
+    """Embeddings of ids in a text tower as it was before contexts were learned."""
+    x = tower.token_embedding(ids) + tower.positional_embedding[: ids.shape[1]]
+    x = tower.ln_final(tower.transformer(x))
+    places = torch.nn.functional.pad(x, (0, 0, tower.config.contexts, 0))  # it looks behind the contexts
+    return tower.read(places, ids)
+
+
 def wrong_vlm(folder, weights):
     torch.save({"conv1.weight": torch.zeros(1)}, folder / "clip.pt")
 
@@ -342,13 +355,3 @@ def test_broken_torchscript_archive_is_refused(tmp_path):
     cut_archive(tmp_path, randomised(clip_model()))
     with pytest.raises(CheckpointError, match=r"clip\.pt: is no whole TorchScript archive"):
         read_original(tmp_path / "clip.pt")
-
-
-@torch.no_grad()
-def test_rotary_table_is_built_and_not_taken_from_the_file():
-    recorded = load_file(GOLDEN / "weight_import_4channels.safetensors")
-    golden = read_golden(GOLDEN / "model_eva_tiny")
-    tower = build_tower(rebuild.architecture(golden).vlm)  # grid 4x4, six channels an axis, seen as 3x3: as recorded
-    sine, cosine = tower.net.rope.get_embed().tensor_split(2, dim=-1)
-    torch.testing.assert_close(sine, recorded["eva/out.rope.freqs_sin"], atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(cosine, recorded["eva/out.rope.freqs_cos"], atol=2e-5, rtol=1e-4)

@@ -10,11 +10,14 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from mfuser_ros.checkpoints import rebuild
 from mfuser_ros.checkpoints.golden import compare, read_golden
 from mfuser_ros.checkpoints.parity import parity
 from mfuser_ros.commands.parity import parity as parity_command
 from mfuser_ros.errors import CheckpointError
 from mfuser_ros.inference.windows import slide, starts
+from mfuser_ros.network.config import CLIP_MEAN, CLIP_STD
+from mfuser_ros.network.mask_decoder import assemble
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # name, and how many tensors must at least be compared: results, gradients and captured intermediates
@@ -36,7 +39,9 @@ NAMES = {
     "model_siglip_tiny": 15,
     "unit_slide_eva": 5,
     "unit_normalise": 7,
+    "unit_tokenize_clip": 2,
 }
+IMPORTS = {"dino_p14": 2, "dino_p16": 2, "eva": 5, "clip": 4, "siglip": 5}  # and how many tensors are compared
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,6 +53,67 @@ def test_network_reproduces_the_published_numbers(name):
     recorded = json.loads((GOLDEN / f"{name}.json").read_text())["tensors"]
     results = {key for key in recorded if key.startswith(("out.", "grad.", "grad_in."))}
     assert results <= {row.key for row in rows}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_encoders_are_imported_as_published(name, tmp_path):
+    """Four channels of each recorded import, written as the golden that they were cut from."""
+    recorded = safetensors.torch.load_file(GOLDEN / "weight_import_4channels.safetensors")
+    tensors = {key.removeprefix(f"{name}/"): tensor for key, tensor in recorded.items() if key.startswith(f"{name}/")}
+    write_golden(tmp_path / f"unit_weight_import_{name}", {}, {"atol": 2e-5, "rtol": 1e-4}, tensors)
+
+    rows = parity(tmp_path / f"unit_weight_import_{name}", slide=slide, starts=starts)
+
+    assert [row for row in rows if not row.ok] == []
+    assert {row.key for row in rows} == {key for key in tensors if key.startswith("out.")}
+    assert len(rows) == IMPORTS[name]
+
+
+def test_scale_and_bias_of_siglip_are_compared(tmp_path):
+    tensors = {
+        "in.logit_scale": torch.tensor([2.3]),
+        "in.logit_bias": torch.tensor([-1.7]),
+        "out.backbone.logit_scale": torch.tensor([2.3]),
+        "out.backbone.logit_bias": torch.tensor([-1.6]),
+    }
+    write_golden(tmp_path / "unit_weight_import_siglip", {}, {"atol": 1e-6, "rtol": 1e-5}, tensors)
+    rows = parity(tmp_path / "unit_weight_import_siglip", slide=slide, starts=starts)
+    assert {row.key: row.ok for row in rows} == {"out.backbone.logit_scale": True, "out.backbone.logit_bias": False}
+
+
+def write_golden(stem, sizes, tolerance, tensors, **more) -> None:
+    manifest = {"name": stem.name, "hyperparameters": sizes, "tolerance": tolerance, **more}
+    stem.with_suffix(".json").write_text(json.dumps(manifest))
+    safetensors.torch.save_file(tensors, stem.with_suffix(".safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("lender", "batch", "height", "width"),
+    [("eva", 3, 60, 60), ("siglip", 2, 64, 64), ("clip", 3, 64, 64), ("clip", 1, 96, 80)],  # CLIP takes any crop
+)
+@torch.no_grad()
+def test_batch_and_crop_are_those_of_the_recorded_picture(tmp_path, lender, batch, height, width):
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(GOLDEN / f"model_{lender}_tiny{suffix}", tmp_path)
+    network = rebuild.mfuser(read_golden(tmp_path / f"model_{lender}_tiny"))
+    image = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    raw = image * torch.tensor(CLIP_STD).view(-1, 1, 1) + torch.tensor(CLIP_MEAN).view(-1, 1, 1)
+    scores = torch.nn.functional.interpolate(assemble(network.predict(raw)), (height, width), mode="bilinear")
+    tensors = {"in.img": image, "out.logits": scores, "in.texts": network.text.ids, "out.text_raw": network.text()}
+    write_golden(
+        tmp_path / "model_other_size", {}, {"atol": 1e-5, "rtol": 1e-4}, tensors,
+        sd_from={"golden": f"model_{lender}_tiny"},
+    )  # fmt: skip
+
+    rows = parity(tmp_path / "model_other_size", slide=slide, starts=starts)
+
+    assert [(row.key, row.ok) for row in rows] == [("out.logits", True), ("out.text_raw", True)]
+
+
+def test_golden_of_something_else_is_refused_with_the_reason(tmp_path):
+    write_golden(tmp_path / "unit_preprocess", {}, {}, {})
+    with pytest.raises(CheckpointError, match=r"golden unit_preprocess: cannot be replayed: it records"):
+        parity(tmp_path / "unit_preprocess", slide=slide, starts=starts)
 
 
 @pytest.mark.parametrize("name", ["unit_tqdm_head", "model_eva_tiny", "model_clip_tiny", "model_siglip_tiny"])
@@ -158,7 +224,7 @@ def break_manifest(stem):
 
 def rename(stem):
     manifest = json.loads(stem.with_suffix(".json").read_text())
-    stem.with_suffix(".json").write_text(json.dumps(manifest | {"name": "unit_tqdm_loss"}))
+    stem.with_suffix(".json").write_text(json.dumps(manifest | {"name": "unit_later"}))
 
 
 def forget_a_size(stem):
@@ -179,7 +245,7 @@ def resize(stem):
         (remove_manifest, r"unit_mvfuser\.json: cannot be read"),
         (remove_tensors, r"unit_mvfuser\.safetensors: cannot be read"),
         (break_manifest, r"unit_mvfuser\.json: is no JSON"),
-        (rename, r"golden unit_tqdm_loss: cannot be replayed by this version"),
+        (rename, r"golden unit_later: cannot be replayed by this version"),
         (forget_a_size, r"its manifest lacks 'd_state'"),
         (resize, r"its weights do not fit its sizes"),
     ],

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mfuser_ros.commands.bench import headline
+from mfuser_ros.commands.bench import file_name, headline
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,25 @@ def test_headline_is_the_median_of_small_at_720p_only():
 
     assert headline([*others, row]) == {"small_1280x720_ms": 250.0}
     assert headline(others) == {}
+
+
+def test_headline_of_the_large_network_is_that_of_the_engine():
+    window = {"what": "window", "model": "eva02-l", "size": "512x512", "batch": 1, "backend": "graph"}
+    rows = [
+        window | {"backend": "eager", "ms": {"p50": 90.0}, "windows_per_s": 11.0},
+        window | {"ms": {"p50": 12.5}, "windows_per_s": 80.0},
+        window | {"batch": 8, "ms": {"p50": 68.0}, "windows_per_s": 117.0},
+        window | {"model": "clip-l", "ms": {"p50": 11.0}, "windows_per_s": 90.0},
+        {"what": "frame", "model": "eva02-l", "size": "2048x1024", "batch": 1, "ms": {"p50": 160.0}},
+    ]
+
+    assert headline(rows) == {"window_b1_ms": 12.5, "windows_per_s_b8": 117.0, "frame_1024x2048_ms": 160.0}
+
+
+def test_file_in_a_folder_is_named_by_date_and_device():
+    rows = [{"device_name": "NVIDIA H100 80GB HBM3"}, {"device_name": "another"}]
+
+    assert file_name({"rows": rows, "environment": {"date": "2026-11-25"}}) == "2026-11-25-nvidia-h100-80gb-hbm3.json"
 
 
 @pytest.mark.parametrize(

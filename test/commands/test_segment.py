@@ -1,11 +1,14 @@
 """`mfuser segment` on real files: what it writes, what it leaves alone, what it says of bad input."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 
 import mfuser_ros
 from mfuser_ros.datasets import video
+from mfuser_ros.inference import Steady
 
 
 def grey(path) -> np.ndarray:
@@ -105,6 +108,42 @@ def test_bag_gives_a_mask_per_message(mfuser, options, tmp_path):
     ]  # fmt: skip
     times = [frame.time_s for frame in video.frames(tmp_path / "out/drive_overlay.mp4")]
     assert times == pytest.approx([0, 0.2], abs=1e-3)
+
+
+def test_steady_video_is_that_of_the_filter_and_flips_are_counted(mfuser, options, random_model, tmp_path):
+    bright = write_picture(tmp_path / "0.png", 96, 128)
+    with video.VideoWriter(tmp_path / "drive.mp4", rate_hz=10) as writer:
+        for index in range(4):
+            writer.write(bright // (index % 2 + 1))  # the light flickers, and with it how sure the model is
+    segmenter = mfuser_ros.load(random_model, device="cpu", threshold=0)
+    frames = list(video.frames(tmp_path / "drive.mp4"))
+    unsure, sure = sorted(int(np.median(segmenter(frame.picture).confidence)) for frame in frames[:2])
+    segmenter.threshold = (unsure + sure) / 2 / 255  # unknown in every second frame
+    common = ("--flips", "--threshold", segmenter.threshold, *options)
+
+    single = mfuser("segment", tmp_path / "drive.mp4", "--out", tmp_path / "single", *common)
+    filtered = mfuser("segment", tmp_path / "drive.mp4", "--out", tmp_path / "out", "--steady", *common)
+
+    assert (single.returncode, filtered.returncode) == (0, 0), single.stderr + filtered.stderr
+    steady = Steady(segmenter)
+    for index, frame in enumerate(frames):
+        expected = steady(frame.picture, time_s=frame.time_s)
+        assert np.array_equal(grey(tmp_path / f"out/drive_{index:06d}.png"), expected.mask)
+    before, after = (json.loads((tmp_path / folder / "drive_flips.json").read_text()) for folder in ("single", "out"))
+    assert before["pairs"] == after["pairs"] == 3
+    assert before["flips_per_s"] > 9  # nearly every point in every frame, ten frames a second
+    assert after["flips_per_s"] < before["flips_per_s"] / 2
+
+
+def test_single_pictures_are_never_held(mfuser, options, random_model, tmp_path):
+    picture = write_picture(tmp_path / "in/a.png")
+    write_picture(tmp_path / "in/b.png", seed=1)
+
+    finished = mfuser("segment", tmp_path / "in", "--out", tmp_path / "out", "--steady", "--flips", *options)
+
+    assert finished.returncode == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert np.array_equal(grey(tmp_path / "out/a.png"), mfuser_ros.load(random_model, device="cpu")(picture).mask)
 
 
 def test_bag_without_the_topic_is_named(mfuser, options, tmp_path):

@@ -20,7 +20,10 @@ def _shipped(name: str) -> DatasetConfig:
 
 def test_every_shipped_set_loads() -> None:
     names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-    assert names == ["camvid", "cityscapes256", "idd_lite", "labelme_facade"]
+    assert names == [
+        "acdc", "bdd100k", "camvid", "camvid11", "camvid_raw", "cityscapes", "cityscapes256", "gta5", "idd_lite",
+        "idd_lite_raw", "labelme_facade", "mapillary", "mapillary_v2", "synthetic", "synthia",
+    ]  # fmt: skip
     assert all(_shipped(name).name == name for name in names)
 
 
@@ -63,6 +66,41 @@ def test_sequence_is_read_from_the_stem() -> None:
 def test_unknown_split_is_named_with_its_siblings() -> None:
     with pytest.raises(DatasetError, match=r"no split 'night'.*day, dusk"):
         _shipped("camvid").split("night")
+
+
+def test_labels_may_be_those_of_another_set() -> None:
+    assert _shipped("camvid11").labels == _shipped("camvid_raw").labels == _shipped("camvid").labels
+    assert _shipped("gta5").labels == _shipped("cityscapes256").labels
+
+
+def test_colours_are_those_of_the_first_member() -> None:
+    fine = load(CONFIGS.parent / "vocabulary.yaml")
+    palette = _shipped("idd_lite").palette()
+    assert palette[3].tolist() == list(fine[13].colour)  # vehicles: car
+    assert palette[255].tolist() == [0, 0, 0]
+    assert _shipped("gta5").palette().tolist() == fine.palette().tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "to"),
+    [
+        ("gta5", "format: files", "format: packed"),
+        ("gta5", "images/*.png", "images/*/*.png"),  # labels with one asterisk
+        ("gta5", "ids: cityscapes", "ids: kitti"),
+        ("gta5", "ids: cityscapes", "ids: mapillary"),  # without its list of classes
+        ("camvid11", "11: 255", "11: 300"),
+        ("camvid_raw", "rgb: [0, 0, 0], id: 255", "rgb: [0, 0, 0], id: 256"),
+        ("gta5", "labels: fine", "labels: nowhere"),
+    ],
+)
+def test_wrong_layout_is_refused_with_the_file(tmp_path: Path, name: str, change: str, to: str) -> None:
+    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+    assert change in text
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text.replace(change, to, 1), encoding="utf-8")
+    with pytest.raises(DatasetError) as error:
+        load_config(path)
+    assert "wrong.yaml" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mfuser_ros.datasets.config import DatasetConfig, load_config
-from mfuser_ros.datasets.packed import PackedDataset, open_split
+from mfuser_ros.datasets.opening import open_split
+from mfuser_ros.datasets.packed import PackedDataset
 from mfuser_ros.errors import DatasetError
 
 CONFIGS = Path(__file__).parents[2] / "config" / "datasets"
@@ -82,8 +83,8 @@ def test_label_without_photo_is_named(folder: Path, camvid: DatasetConfig) -> No
     [
         (np.full((8, 12), 11, np.uint8), "holds id 11"),
         (np.zeros((8, 11), np.uint8), r"size \(8, 11\)"),
-        (np.zeros((8, 12, 3), np.uint8), "no 8-bit grey picture"),
-        (np.zeros((8, 12), np.uint16), "no 8-bit grey picture"),
+        (np.zeros((8, 12, 3), np.uint8), "is a colour map"),
+        (np.zeros((8, 12), np.uint16), "no 8-bit picture of ids"),
     ],
 )
 def test_wrong_label_is_named(folder: Path, camvid: DatasetConfig, label: np.ndarray, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,27 @@ class Witness:
         with np.errstate(divide="ignore"):
             return 0.002 / np.linalg.norm(shift, axis=-1)
 
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """(...) metres from the camera's foot."""
+        return np.linalg.norm(points - self.origin[:2], axis=-1)
+
+    def band(self, points: np.ndarray, resolution: float) -> np.ndarray:
+        """(...) metres: one cell and 1.5 pixels."""
+        length = self.pixel_length(points)
+        return resolution + 1.5 * np.where(np.isfinite(length), length, 0.0)
+
+    def sees_foot(self, foot: np.ndarray) -> np.ndarray:
+        """(N,) bool: nothing hides this point of a thing's outline, and the picture shows it finely enough."""
+        outside = foot + 0.002 * (self.origin[:2] - foot) / np.linalg.norm(
+            self.origin[:2] - foot, axis=1, keepdims=True
+        )
+        return (
+            self.scene.visible(outside, self.origin)
+            & self.scene.in_front(outside, self.origin)
+            & self.pictured(foot)
+            & (self.pixel_length(foot) <= 1.0)
+        )
+
     def free(self, points: np.ndarray) -> np.ndarray:
         """Free by the words of the contract, connectivity aside (the scenes have no islands)."""
         scene = self.scene
@@ -73,20 +94,46 @@ class Witness:
         )
 
 
-def judge(occupancy: np.ndarray, spec: GridSpec, witness: Witness, *, within: float = 20.0) -> Verdict:
-    """Compare an occupancy grid with the scene."""
-    scene, resolution = witness.scene, spec.resolution
+def judge(occupancy: np.ndarray, spec: GridSpec, *witnesses: Witness, within: float = 20.0) -> Verdict:
+    """Compare an occupancy grid with the scene, as one or several cameras see it."""
+    scene, resolution = witnesses[0].scene, spec.resolution
     x = spec.x_min + resolution * (np.arange(spec.cols) + 0.5)
     y = spec.y_min + resolution * (np.arange(spec.rows) + 0.5)
     centres = np.stack(np.meshgrid(x, y), axis=-1)
-    offset = centres - witness.origin[:2]
-    distance = np.linalg.norm(offset, axis=-1)
-    outward = offset / np.maximum(distance, 1e-9)[..., None]
-    length = witness.pixel_length(centres)
     claimed = occupancy == 0
-    band = resolution + 1.5 * np.where(np.isfinite(length), length, 0.0)
-    near = (distance <= within) & (claimed | witness.pictured(centres))  # elsewhere both say: not free
-    spots, away, reach = centres[near], outward[near], band[near][:, None]
+    near = np.zeros_like(claimed)
+    for witness in witnesses:  # elsewhere all say: not free
+        near |= witness.distance(centres) <= within
+    near &= claimed | np.logical_or.reduce([witness.pictured(centres) for witness in witnesses])
+    spots = centres[near]
+    truth, steady = np.zeros(len(spots), bool), np.ones(len(spots), bool)
+    for witness in witnesses:
+        free, same = _steady(witness, spots, resolution)
+        truth |= free
+        steady &= same
+    agreed = steady & claimed[near] & truth
+    union = (steady & (claimed[near] | truth)).sum()
+    iou = float(agreed.sum() / union) if union else np.nan
+
+    ticks = np.linspace(-0.5, 0.5, 5) * resolution
+    parts = centres[claimed][:, None] + np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(1, 25, 2)
+    seen = np.logical_or.reduce([scene.visible(parts, witness.origin).all(axis=1) for witness in witnesses])
+    bad = scene.under_thing(parts).any(axis=1) | ~seen | (scene.off_road(centres[claimed]) > resolution)
+    feet, marked = _feet(occupancy, spec, witnesses)
+    occupied = centres[occupancy == 100]
+    wrong_occupied = 0
+    if len(occupied):
+        nearest = np.min([np.full(len(occupied), np.inf), *(t.distance(occupied) for t in scene.things)], axis=0)
+        band = np.max([witness.band(occupied, resolution) for witness in witnesses], axis=0)
+        wrong_occupied = int((nearest > band).sum())
+    return Verdict(iou, int(bad.sum()), marked / feet if feet else np.nan, wrong_occupied, int(steady.sum()))
+
+
+def _steady(witness: Witness, spots: np.ndarray, resolution: float) -> tuple[np.ndarray, np.ndarray]:
+    """For (N, 2) spots: free to this witness, and so all over the border band."""
+    offset = spots - witness.origin[:2]
+    away = offset / np.maximum(np.linalg.norm(offset, axis=-1, keepdims=True), 1e-9)
+    reach = witness.band(spots, resolution)[:, None]
     aside = np.stack([-away[:, 1], away[:, 0]], axis=-1) * resolution
     truth = witness.free(spots)
     steady = np.ones_like(truth)
@@ -94,39 +141,15 @@ def judge(occupancy: np.ndarray, spec: GridSpec, witness: Witness, *, within: fl
         steady &= witness.free(spots + aside * sideways + away * reach * along) == truth
     for shift in itertools.product((-1, 0, 1), repeat=2):
         steady &= witness.free(spots + np.array(shift) * resolution) == truth
-    agreed = steady & claimed[near] & truth
-    union = (steady & (claimed[near] | truth)).sum()
-    iou = float(agreed.sum() / union) if union else np.nan
-
-    ticks = np.linspace(-0.5, 0.5, 5) * resolution
-    parts = centres[claimed][:, None] + np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(1, 25, 2)
-    bad = scene.under_thing(parts).any(axis=1) | ~scene.visible(parts, witness.origin).all(axis=1)
-    bad |= scene.off_road(centres[claimed]) > resolution
-    feet, marked = _feet(occupancy, spec, witness)
-    occupied = centres[occupancy == 100]
-    wrong_occupied = 0
-    if len(occupied):
-        nearest = np.min([np.full(len(occupied), np.inf), *(t.distance(occupied) for t in scene.things)], axis=0)
-        wrong_occupied = int((nearest > band[occupancy == 100]).sum())
-    return Verdict(iou, int(bad.sum()), marked / feet if feet else np.nan, wrong_occupied, int(steady.sum()))
+    return truth, steady
 
 
-def _feet(occupancy: np.ndarray, spec: GridSpec, witness: Witness) -> tuple[int, int]:
+def _feet(occupancy: np.ndarray, spec: GridSpec, witnesses: Sequence[Witness]) -> tuple[int, int]:
     """Points every 5 cm round the things that a camera sees from outside, and how many lie in an occupied cell."""
     total = marked = 0
-    for thing in witness.scene.things:
+    for thing in witnesses[0].scene.things:
         foot = thing.outline(0.05)
-        inward = np.array([thing.x, thing.y]) - foot
-        inward = inward / np.maximum(np.linalg.norm(inward, axis=1, keepdims=True), 1e-9)
-        outside = foot + 0.002 * (witness.origin[:2] - foot) / np.linalg.norm(
-            witness.origin[:2] - foot, axis=1, keepdims=True
-        )
-        seen = (
-            witness.scene.visible(outside, witness.origin)
-            & witness.scene.in_front(outside, witness.origin)
-            & witness.pictured(foot)
-            & (witness.pixel_length(foot) <= 1.0)
-        )
+        seen = np.logical_or.reduce([witness.sees_foot(foot) for witness in witnesses])
         column = np.floor((foot[:, 0] - spec.x_min) / spec.resolution).astype(int)
         row = np.floor((foot[:, 1] - spec.y_min) / spec.resolution).astype(int)
         seen &= (column >= 0) & (column < spec.cols) & (row >= 0) & (row < spec.rows)

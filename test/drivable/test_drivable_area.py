@@ -1,5 +1,7 @@
 """The rules of the drivable area, one by one, on a level camera 1.5 m above the ground with f = 500."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from road_scene import BUILDING, CAR, PERSON, ROAD, SIDEWALK, SKY, TERRAIN, Box, Post, Scene, lens_rays, optical_pose
@@ -318,6 +320,22 @@ def test_camera_below_the_ground_is_refused(area):
     mask = np.zeros((480, 640), np.uint8)
     with pytest.raises(CalibrationError, match="above the ground"):
         area.update([View(mask, mask, CAMERA, optical_pose(z=-1.0))])
+
+
+def test_picture_too_large_to_be_planned_is_refused_before_memory_is_taken(area):
+    # 8192 x 7800 pixels are 64 million, the most that the node takes
+    camera = CameraModel(8192, 7800, [[4000, 0, 4095.5], [0, 4000, 3899.5], [0, 0, 1]])
+    mask = np.broadcast_to(np.uint8(0), (7800, 8192))
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(CalibrationError, match="output_size"):
+            area.update([View(mask, mask, camera, optical_pose(0, 0, 1.5, pitch_deg=20))])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 100_000_000
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.checkpoints.store import ModelCard, save_model
 from mfuser_ros.datasets.config import load_config
-from mfuser_ros.datasets.packed import Sample
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.calibration import Fit, choose_threshold, fit, fit_temperature, write_fit
 from mfuser_ros.network.config import SMALL
@@ -76,9 +76,11 @@ def test_fit_is_written_into_the_models_yaml(tmp_path: Path) -> None:
     )  # fmt: skip
     path = tmp_path / "small.safetensors"
     before = save_model(MFuser(SMALL), card, path)
+    weights = path.read_bytes()
 
     write_fit(path, Fit(1.37, 0.412, 1.0, 0.9, 10))
 
     _, after = load_model(path)
     assert (after.temperature, after.threshold) == (1.37, 0.412)
-    assert after.sha256 == before.sha256
+    assert after == before.model_copy(update={"temperature": 1.37, "threshold": 0.412})
+    assert path.read_bytes() == weights

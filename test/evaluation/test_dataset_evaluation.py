@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mfuser_ros.datasets.config import load_config
-from mfuser_ros.datasets.packed import Sample
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.dataset import evaluate, network_probabilities
 from mfuser_ros.evaluation.summary import summarise, write_summary

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import typer
@@ -71,7 +73,38 @@ def test_scores_are_printed_and_written(app: typer.Typer, data: Path, model: Pat
     assert summary["frames"] == 2
     assert summary["model"]["sha256"] == load_model(model)[1].sha256
     assert summary["settings"]["size"] == [64, 96]
+    assert summary["settings"]["protocol"] == "single"
     assert np.sum(summary["confusion"]) == 2 * 36 * 48
+    assert 0 < summary["boundary_iou"] < 1
+    assert summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
+    assert pq.read_table(data / "out" / "frames.parquet")["stem"].to_pylist() == ["x_1", "x_2"]
+    assert "x_2: mean IoU" in (data / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_folder_of_a_set_is_enough_and_every_nth_picture_a_quick_look(
+    app: typer.Typer, data: Path, model: Path
+) -> None:
+    arguments = [data / "camvid" / "dusk", "--model", model, "--device", "cpu", "--size", "96x64", "--every", "2"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--out", str(data / "out")])
+    assert result.exit_code == 0, result.output
+    summary = json.loads((data / "out" / "summary.json").read_text())
+    assert (summary["input"], summary["frames"], summary["settings"]["every"]) == ("camvid/dusk", 1, 2)
+
+
+def test_published_protocol_slides_windows(app: typer.Typer, data: Path, model: Path) -> None:
+    text = (ROOT / "config" / "datasets" / "camvid.yaml").read_text(encoding="utf-8")
+    (data / "mine.yaml").write_text(text + "published_within: [700, 525]\n", encoding="utf-8")
+    arguments = [f"{data}/mine.yaml/dusk", "--data", data, "--model", model, "--device", "cpu", "--every", "2"]
+    result = CliRunner().invoke(
+        app, [*map(str, arguments), "--protocol", "published", "--out", str(data / "out"), "--quiet"]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    summary = json.loads((data / "out" / "summary.json").read_text())
+    settings = {key: summary["settings"][key] for key in ("protocol", "within", "window", "stride")}
+    assert settings == {"protocol": "published", "within": [700, 525], "window": 512, "stride": 341}
+    assert np.sum(summary["confusion"]) == 36 * 48
+    assert "windows of 512 px every 341 px" in (data / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_calibration_is_written_into_the_model(app: typer.Typer, data: Path, model: Path) -> None:
@@ -84,6 +117,26 @@ def test_calibration_is_written_into_the_model(app: typer.Typer, data: Path, mod
     assert description.threshold > 0
 
 
+def test_check_decodes_all_and_names_the_first_bad_file(app: typer.Typer, data: Path) -> None:
+    cv2.imwrite(str(data / "camvid" / "dusk" / "label" / "x_1.png"), np.full((36, 48), 3, np.uint8))
+    cv2.imwrite(str(data / "camvid" / "dusk" / "label" / "x_2.png"), np.full((36, 48), 255, np.uint8))
+    result = CliRunner().invoke(app, ["camvid/dusk", "--data", str(data), "--check"])
+    assert result.exit_code == 0, result.output
+    assert "2 pairs, all readable" in result.output
+    assert re.search(r"road\s*│\s*100\.000\s*│\s*1 ", result.output)
+    assert re.search(r"not labelled \(of all pixels\)\s*│\s*50\.000", result.output)
+    (data / "camvid" / "dusk" / "photo" / "x_2.jpg").write_bytes(b"")
+    result = CliRunner().invoke(app, ["camvid/dusk", "--data", str(data), "--check"])
+    assert "x_2.jpg: does not decode" in str(result.exception)
+
+
+def test_without_data_a_folder_is_asked_for(app: typer.Typer, data: Path) -> None:
+    result = CliRunner().invoke(app, ["camvid/dusk"])
+    assert str(result.exception).startswith("camvid/dusk: no such folder: give --data")
+    result = CliRunner().invoke(app, [str(data)])
+    assert "no layout of a known set" in str(result.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -92,6 +145,7 @@ def test_calibration_is_written_into_the_model(app: typer.Typer, data: Path, mod
         (["camvid/day"], "neither day.tar nor a folder"),
         (["nowhere/val"], "cannot be read"),
         (["camvid/dusk", "--size", "big"], "WIDTHxHEIGHT"),
+        (["camvid/dusk", "--size", "96x64", "--protocol", "published"], "belongs to a single pass"),
         (["camvid/dusk", "--model", "none.safetensors"], "none.safetensors"),
         (["labelme_facade/street"], "street"),
     ],

@@ -24,12 +24,14 @@ from mfuser_ros.network.config import (
     FusionConfig,
     HeadConfig,
     PyramidNeck,
+    ResizedNeck,
     StoredText,
     TowerConfig,
     WindowInput,
     changed,
 )
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.neck import build_neck
 
 WIDTH, GRID, CLASS_TOKEN = 16, (2, 3), 1
 LENGTH = CLASS_TOKEN + GRID[0] * GRID[1]
@@ -188,7 +190,7 @@ def test_scan_in_both_directions_is_the_mean_of_the_scan_and_its_mirror_image():
 
 def test_rein_gives_the_numbers_of_its_equations():
     """One feature f = (1, 0) and tokens (9, 9), (ln 3 sqrt 2, 0), (0, 1) worked by hand; maps are identities."""
-    maps = ReinMaps(2)
+    maps = ReinMaps(2, 0.5)
     mixer = ReinMixer(2, 3, 2, maps)
     with torch.no_grad():
         for layer in (maps.of_tokens, maps.of_features):
@@ -199,8 +201,8 @@ def test_rein_gives_the_numbers_of_its_equations():
         mixer.tokens.B.copy_(torch.tensor([[a, 0], [0, 1.0]]))
         (offset,) = mixer([torch.tensor([[[7.0, 7], [1, 0]]])], (1, 1))
 
-    # f T^T / sqrt 2 = (0, ln 3, 0): softmax (1, 3, 1) / 5; tokens 1 and 2 with 3/5 and 1/5, plus f itself
-    torch.testing.assert_close(offset, torch.tensor([[[0, 0], [0.6 * float(a) + 1, 0.2]]]))
+    # f T^T / sqrt 2 = (0, ln 3, 0): softmax (1, 3, 1) / 5; tokens 1 and 2 with 3/5 and 1/5, plus f itself; scale 1/2
+    torch.testing.assert_close(offset, torch.tensor([[[0, 0], [0.3 * float(a) + 0.5, 0.1]]]))
 
 
 def test_rein_makes_its_queries_from_the_tokens_of_all_stages():
@@ -230,10 +232,10 @@ def test_rein_decodes_a_query_for_each_token_at_the_place_that_the_token_says():
     assert output.score_map is None  # there is no text to be near to
     torch.testing.assert_close(output.queries[0], network.text())
     output.predictions[0].class_logits.square().sum().backward()
-    tokens = network.fusion["3"].mixer.mixer.tokens
+    tokens = network.fusion["3"].mixer.tokens
     assert tokens.A.grad.any()
     names = [name for name, _ in network.named_parameters() if name.endswith("tokens.A")]
-    assert names == [f"fusion.{stage}.mixer.mixer.tokens.A" for stage in network.architecture.fusion.stages]
+    assert names == [f"fusion.{stage}.mixer.tokens.A" for stage in network.architecture.fusion.stages]
 
 
 def test_learned_tokens_are_few_and_of_low_rank():
@@ -331,6 +333,60 @@ def test_vfm_that_cannot_be_run_so_is_refused_with_the_reason(model, options, wo
         MFuser(architecture(vfm=DINOV2.model_copy(update={"model": model, "options": options})))
 
 
+def test_vfm_of_another_size_runs_its_blocks_in_as_many_stages():
+    torch.manual_seed(0)
+    wider = {**VIT, "embed_dim": 24, "depth": 7, "num_heads": 3}
+    vfm = DINOV2.model_copy(update={"model": "vit_base_patch14_dinov2", "options": wider, "stages": 4})
+    network = MFuser(architecture(vfm=vfm, fusion=fusion("mvfuser", width=8)))
+    assert network.vfm.widths == (24,) * 4
+    assert network.neck.channels == (24 + 16,) * 4
+    assert run(network, ("fusion", "vfm.net.blocks")) == []
+
+    network.eval()
+    ran = []
+    for index, block in enumerate(network.vfm.net.blocks):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    state = network.vfm.embed(torch.zeros(1, 3, 56, 56))
+    groups = []
+    for stage in range(4):
+        ran.clear()
+        state = network.vfm.stage(stage, state)
+        groups.append(tuple(ran))
+    assert groups == [(0,), (1, 2), (3, 4), (5, 6)]  # 7 blocks, as even as it goes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vfm": DINOV2.model_copy(update={"options": {**VIT, "depth": 5}})}, r"\(vfm 5 and vlm 4\): set the stages"),
+        ({"vfm": DINOV2.model_copy(update={"stages": 5})}, "has 4 blocks, too few for 5 stages"),
+        ({"vfm": DINOV2.model_copy(update={"options": {**VIT, "patch_size": 8}})}, "grids of 7x7 and 4x4 patches"),
+        ({"fusion": fusion("mvfuser", stages=(0, 4))}, "fusion.stages: there are stages 0 to 3 only"),
+        ({"neck": PyramidNeck(taps=(0, 1, 2, 4))}, "neck.taps: 4, but there are stages 0 to 3 only"),
+    ],
+)
+def test_towers_that_do_not_fit_each_other_are_refused_with_the_reason(changes, words):
+    with pytest.raises(ConfigurationError, match=words):
+        MFuser(architecture(**changes))
+
+
+def test_stages_of_a_mobilenet_are_its_own():
+    with pytest.raises(ConfigurationError, match="leave stages out"):
+        MFuser(changed("small", {"vfm": {"stages": 3}}))
+
+
+def test_reins_levels_are_the_maps_of_its_taps_resized():
+    neck = build_neck(ResizedNeck(taps=(0, 1, 2, 3)), (5, 5, 5, 5))
+    maps = {tap: torch.full((1, 5, 4, 4), float(tap)) for tap in range(4)}
+    maps[3][..., ::2] = 5  # halves of 3 and 5
+
+    levels = neck(maps)
+
+    assert list(neck.parameters()) == []
+    assert [level.shape[-2:] for level in levels] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert [level.unique().tolist() for level in levels] == [[0], [1], [2], [4]]
+
+
 @pytest.mark.parametrize("kind", ["mtenhancer", "without-hybrid", "cross-attention"])
 def test_every_enhancer_hears_of_the_picture_and_learns(kind):
     torch.manual_seed(0)
@@ -392,8 +448,9 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 
 def test_reins_maps_belong_to_all_blocks():
     network = MFuser(architecture(towers="vfm", fusion=fusion("rein")))
-    names = [name for name, _ in network.fusion.named_parameters() if "of_" in name]
-    assert names == [f"shared.of_{which}.{what}" for which in ("tokens", "features") for what in ("weight", "bias")]
+    names = [name for name, _ in network.fusion.named_parameters() if "of_" in name or "scale" in name]
+    maps = [f"shared.of_{which}.{what}" for which in ("tokens", "features") for what in ("weight", "bias")]
+    assert names == ["shared.scale", *maps]
 
 
 ROWS = [
@@ -417,6 +474,39 @@ def test_every_row_of_the_document_is_a_network_that_learns(row, changes):
     for key, value in changes.items():
         described = network.architecture.model_dump()[key]
         assert described == value if isinstance(value, str) else described.items() >= value.items()
+
+
+LARGE = {
+    row[1].strip(): (row[2].strip(" `"), yaml.safe_load(row[3].strip(" `")))
+    for row in (
+        line.split("|") for line in (Path(__file__).parents[2] / "docs" / "alternatives.md").read_text().splitlines()
+    )
+    if len(row) == 5 and "{" in row[3] and "{" not in row[2] and row[2].strip()
+}
+
+
+def test_rein_has_the_parameters_of_its_paper():
+    _, changes = LARGE["Rein, patches of 16"]
+    with torch.device("meta"):
+        network = MFuser(changed("eva02-l", changes))
+
+    added = [parameter.numel() for part in (network.fusion, network.text) for parameter in part.parameters()]
+
+    assert sum(added) == 38_400 + 393_216 + 2 * 1_049_600 + 262_400 + 196_864 + 1  # 2.99 million
+    assert list(network.neck.parameters()) == []
+
+
+@pytest.mark.parametrize("row", LARGE)
+def test_every_row_of_published_size_can_be_built(row):
+    preset, changes = LARGE[row]
+    architecture = changed(preset, changes)
+    with torch.device("meta"):  # no memory is needed to see that all parts fit
+        network = MFuser(architecture)
+    assert len({len(tower.widths) for tower in network.towers}) == 1
+    for key in ("vfm", "vlm"):
+        if "model" in changes.get(key, {}):
+            assert getattr(architecture, key).model == changes[key]["model"]
+    assert {"SigLIP + EVA02", "CLIP + EVA02", "DINOv2 + CLIP", "DINOv2 + SigLIP", "Rein, patches of 16"} <= set(LARGE)
 
 
 def test_document_holds_all_kinds():

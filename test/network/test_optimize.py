@@ -13,7 +13,9 @@ from mfuser_ros.checkpoints.golden import read_golden
 from mfuser_ros.network.config import SMALL
 from mfuser_ros.network.mask_decoder import assemble
 from mfuser_ros.network.model import MFuser
+from mfuser_ros.network.mvfuser import MVFuser
 from mfuser_ros.network.optimize import optimize
+from mfuser_ros.network.text import TextEncoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -47,13 +49,72 @@ def test_optimized_levels_come_at_the_width_of_the_decoder():
     assert not any(weight.requires_grad for weight in network.neck.parameters())
 
 
-def test_network_without_a_pyramid_stays_as_it_is():
+def test_only_the_scales_of_fusers_change_in_a_network_without_a_pyramid():
     network = MFuser(SMALL)
-    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    scaled = {name.removesuffix(".scale") for name in before if name.endswith("mvfuser.scale")}
+    assert len(scaled) == 4 + 1  # fused stages, and the layer of the enhancer
+
     optimize(network)
+
     after = network.state_dict()
-    assert list(after) == list(weights)
-    assert all(torch.equal(after[name], tensor) for name, tensor in weights.items())
+    assert set(before) - set(after) == {f"{fuser}.scale" for fuser in scaled}
+    folded = {f"{fuser}.norm.weight" for fuser in scaled}
+    for name, tensor in after.items():
+        expected = before[name]
+        if name in folded:
+            expected = expected * before[name.replace("norm.weight", "scale")]
+        assert torch.equal(tensor, expected), name
+
+
+@torch.no_grad()
+def test_fuser_with_its_scale_folded_gives_the_same_numbers():
+    torch.manual_seed(0)
+    fuser = MVFuser(32, initial_scale=0.001).double().eval()
+    tokens = torch.randn(2, 20, 32, dtype=torch.float64)
+    before = fuser(tokens)
+
+    fuser.fold_scale()
+    fuser.fold_scale()  # once is enough
+
+    torch.testing.assert_close(fuser(tokens), before, rtol=1e-13, atol=1e-18)
+
+
+@torch.no_grad()
+def test_folded_scale_loses_nothing_in_half_precision():
+    """A scale of 0.001, folded into the output map, would leave most of its weights subnormal in fp16."""
+    torch.manual_seed(0)
+    fuser = MVFuser(64, initial_scale=0.001).eval()
+    tokens = torch.randn(2, 50, 64)
+    exact = copy.deepcopy(fuser).double()(tokens.double())
+
+    def error(network: MVFuser) -> float:
+        with torch.autocast("cpu", torch.float16):
+            return float((network(tokens).double() - exact).norm() / exact.norm())
+
+    plain = error(fuser)
+    fuser.fold_scale()
+    assert plain < 2e-3
+    assert error(fuser) < 1.1 * plain
+
+
+@pytest.mark.parametrize("name", ["eva", "siglip"])
+@torch.no_grad()
+def test_text_tower_gives_place_to_its_embeddings(name):
+    golden = read_golden(GOLDEN / f"model_{name}_tiny")
+    network = rebuild.mfuser(golden)
+    before = network.text()
+
+    optimize(network)
+
+    assert torch.equal(network.text(), before)
+    assert not list(network.text.parameters())
+    torch.testing.assert_close(network.text(), golden["out.text_raw"].reshape(before.shape), atol=5e-5, rtol=5e-4)
+
+
+def test_text_tower_without_token_ids_stays():
+    network = MFuser(rebuild.architecture(read_golden(GOLDEN / "model_eva_tiny")))
+    assert isinstance(optimize(network).text, TextEncoder)
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
+import logging
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfuser_ros.network.scan import selective_scan
+from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.network import fused
+from mfuser_ros.network.scan import Backend, chosen, loop, mamba, selective_scan
 from mfuser_ros.network.scan.blocked import CHUNK
 
 SHAPES = [(1, 1, 4), (2, CHUNK, 3), (3, CHUNK + 1, 5), (1, 5 * CHUNK - 1, 8)]  # batch, tokens, channels
@@ -91,17 +94,62 @@ def test_a_later_token_never_reaches_an_earlier_one():
     assert not torch.allclose(before[:, 25:], after[:, 25:])
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available() or find_spec("triton") is None,
-    reason="needs a GPU and the [cuda] extra: the Triton kernel does not run on a CPU",
-)
+@pytest.fixture
+def short_chunks(kernel_device, monkeypatch):
+    """The Triton scan in chunks of 5 tokens, so that few tokens make many; the device it runs on."""
+    from mfuser_ros.network.scan import kernel
+
+    monkeypatch.setattr(kernel, "CHUNK", 5)
+    return kernel_device
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of Triton's interpreter, in lanes that are masked
+@pytest.mark.parametrize("shape", [(1, 1, 4), (2, 5, 3), (1, 17, 20), (2, 23, 5)])
+def test_triton_scan_equals_the_loop_with_all_gradients(short_chunks, shape):
+    assert_scan_equals_the_loop(shape, short_chunks, backend="triton")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: too long for Triton's interpreter")
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 896, 96)])
-def test_triton_scan_equals_the_loop_with_all_gradients(shape):
-    assert os.environ.get("TRITON_INTERPRET") != "1"
-    inputs = [tensor.detach().cuda().requires_grad_() for tensor in scan_inputs(*shape, dtype=torch.float32)]
+def test_triton_scan_in_full_chunks_equals_the_loop_with_all_gradients(kernel_device, shape):
+    assert_scan_equals_the_loop(shape, kernel_device, backend="triton")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_triton_scan_of_raw_steps_forms_delta_and_decay_itself(short_chunks):
+    from mfuser_ros.network.scan.kernel import scan_raw
+
+    x, step, A_log, _, _, D = (tensor.detach().to(short_chunks) for tensor in scan_inputs(2, 13, 20, torch.float32))
+    low = torch.randn(2, 13, 4 + 2 * 16, generator=torch.Generator().manual_seed(1)).to(short_chunks)
+    bias = torch.linspace(-1, 1, 20, device=short_chunks)
+    B, C = low[..., 4:].split(16, -1)  # columns of a wider tensor
+
+    found = scan_raw(x, step, bias, A_log, B, C, D)
+
+    expected = selective_scan(x, F.softplus(step + 2 * bias), -A_log.exp(), B, C, D, backend="loop")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_triton_scan_keeps_its_state_in_float32_for_half_precision_inputs(short_chunks, dtype):
+    inputs = [tensor.detach().to(short_chunks) for tensor in scan_inputs(1, 23, 5, torch.float32)]
+    x, delta, A, B, C, D = inputs
+    halves = [tensor.to(dtype) for tensor in (x, B, C)]
+
+    found = selective_scan(halves[0], delta, A, halves[1], halves[2], D, backend="triton")
+
+    widened = [tensor.float() for tensor in halves]
+    expected = selective_scan(widened[0], delta, A, widened[1], widened[2], D, backend="loop")
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def assert_scan_equals_the_loop(shape: tuple[int, int, int], device: torch.device, *, backend: Backend) -> None:
+    inputs = [tensor.detach().to(device).requires_grad_() for tensor in scan_inputs(*shape, dtype=torch.float32)]
 
     expected = selective_scan(*inputs, backend="loop")
-    found = selective_scan(*inputs, backend="triton")
+    found = selective_scan(*inputs, backend=backend)
 
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     weight = torch.randn_like(expected)
@@ -112,3 +160,87 @@ def test_triton_scan_equals_the_loop_with_all_gradients(shape):
     ):
         scale = float(theirs.abs().max())
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * scale)
+
+
+class Theirs(ModuleType):
+    """`selective_scan_cuda` by its interface (mamba-ssm 2.3, csrc/selective_scan/selective_scan.cpp), without a GPU."""
+
+    @staticmethod
+    def fwd(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+        assert (z, delta_bias, delta_softplus) == (None, None, False)
+        batch, channels, length = u.shape
+        assert delta.shape == u.shape
+        assert B.shape == C.shape == (batch, 1, A.shape[1], length)
+        assert all(part.dtype == torch.float32 and 1 in (part.stride(-1), part.shape[-1]) for part in (u, delta, B, C))
+        thin = [part.squeeze(1).transpose(1, 2) for part in (B, C)]
+        y = loop.scan(u.transpose(1, 2), delta.transpose(1, 2), A, *thin, D)
+        return [y.transpose(1, 2).contiguous(), u.new_zeros(batch, channels, 1, 2 * A.shape[1])]
+
+    @staticmethod
+    def bwd(u, delta, A, B, C, D, z, delta_bias, dout, x, out, dz, delta_softplus, recompute_out_z):
+        assert (z, delta_bias, out, dz, delta_softplus, recompute_out_z) == (None, None, None, None, False, False)
+        assert x.shape[-1] == 2 * A.shape[1]
+        parts = [part.detach().requires_grad_() for part in (u, delta, A, B, C, D)]
+        with torch.enable_grad():
+            y = Theirs.fwd(*parts, None, None, False)[0]
+        return [*torch.autograd.grad(y, parts, dout), torch.empty(0)]
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    """mamba-ssm's extension without its package: the real one on a GPU, a stand-in elsewhere."""
+    if not mamba.is_there():
+        monkeypatch.setitem(sys.modules, "selective_scan_cuda", Theirs("selective_scan_cuda"))
+        mamba.extension.cache_clear()
+    yield
+    monkeypatch.undo()
+    mamba.extension.cache_clear()
+
+
+@pytest.mark.usefixtures("extension")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scan_of_mamba_ssm_gets_its_layout_and_gives_all_gradients_back(shape):
+    real = not isinstance(mamba.extension(), Theirs)
+    assert_scan_equals_the_loop(shape, torch.device("cuda" if real else "cpu"), backend="mamba_ssm")
+
+
+@pytest.mark.skipif(mamba.is_there(), reason="selective_scan_cuda is built here")
+def test_scan_of_mamba_ssm_says_what_is_missing():
+    with pytest.raises(ConfigurationError, match="selective_scan_cuda cannot be imported: build mamba-ssm"):
+        selective_scan(*scan_inputs(1, 3, 2, torch.float32), backend="mamba_ssm")
+
+
+class OnGpu:
+    """What the choice of a backend looks at, of a tensor on a GPU."""
+
+    is_cuda = True
+    dtype = torch.float32
+    device = torch.device("cuda", 0)
+
+
+@pytest.mark.usefixtures("extension")
+def test_auto_prefers_triton_then_mamba_ssm_then_plain_torch_and_says_so_once(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="mfuser_ros")
+    sys.modules["mfuser_ros.network.scan.selective_scan"]._told.cache_clear()
+
+    def find(there: bool) -> None:
+        module = sys.modules["mfuser_ros.network.scan.selective_scan"]
+        monkeypatch.setattr(module, "find_spec", lambda _: object() if there else None)
+
+    find(there=True)
+    assert [chosen(OnGpu(), state) for state in (16, 16, 12)] == ["triton", "triton", "mamba_ssm"]
+    with fused.plain():
+        assert chosen(OnGpu(), 16) == "blocked"
+    with fused.plain(but_for_scan=True):
+        assert chosen(OnGpu(), 16) == "triton"
+    find(there=False)
+    assert chosen(OnGpu(), 16) == "mamba_ssm"
+    monkeypatch.setattr(mamba, "is_there", lambda: False)
+    assert chosen(OnGpu(), 16) == "blocked"
+    assert chosen(torch.zeros(1), 16) == "blocked"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the selective scan runs as triton on cuda",
+        "the selective scan runs as mamba_ssm on cuda",
+        "the selective scan runs as blocked on cuda",
+        "the selective scan runs as blocked on cpu",
+    ]

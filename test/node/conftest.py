@@ -13,6 +13,17 @@ FORWARD = [0.0, 0.0, 1.5, -1.5707963, 0.0, -1.5707963]
 """Pose of a level forward camera 1.5 m above the ground."""
 
 
+PATIENT = {
+    "max_age": 0.0,
+    "diagnostics.stale_after": 60.0,
+    "diagnostics.warn_latency": 60.0,
+    "diagnostics.error_latency": 60.0,
+    "diagnostics.camera_trouble_after": 60.0,
+    "diagnostics.max_allowed_processing_time_ms": 60_000.0,
+}
+"""Parameters under which no fault comes of a machine that is busy with other tests."""
+
+
 class Bench:
     """A graph with the node in it, and what the node publishes."""
 
@@ -29,7 +40,9 @@ class Bench:
         self.graph = graph
         self.reports = graph.collect(DiagnosticArray, "/diagnostics")
         self.log = graph.collect(Log, "/rosout", 100)
-        self.masks = graph.collect(Image, "/mfuser/front/mask")
+        names = parameters.get("cameras", ["front"])
+        self.masks_of = {name: graph.collect(Image, f"/mfuser/{name}/mask") for name in names}
+        self.masks = self.masks_of.get("front", [])
         self.confidences = graph.collect(Image, "/mfuser/front/confidence")
         self.infos = graph.collect(CameraInfo, "/mfuser/front/camera_info")
         self.grids = graph.collect(OccupancyGrid, "/mfuser/drivable_area/grid")
@@ -41,19 +54,24 @@ class Bench:
             **options,
         )
         graph.spin(self.node)
-        compressed = parameters.get("front.transport") == "compressed"
-        self._images = graph.publisher(
-            CompressedImage if compressed else Image,
-            "/front/image_raw/compressed" if compressed else "/front/image_raw",
-        )
-        self._infos = graph.publisher(CameraInfo, "/front/camera_info")
+        self.image_publishers, self.info_publishers = {}, {}
+        for name in names:
+            compressed = parameters.get(f"{name}.transport") == "compressed"
+            given = parameters.get(f"{name}.image_topic", "").removeprefix("/")
+            base = f"/{given}" if given and " " not in given else f"/{name}/image_raw"
+            self.image_publishers[name] = graph.publisher(
+                CompressedImage if compressed else Image, base + ("/compressed" if compressed else "")
+            )
+            self.info_publishers[name] = graph.publisher(CameraInfo, f"{base.rpartition('/')[0]}/camera_info")
+        self._clients: dict[str, Any] = {}
         self._stamp_ns = 0
 
     def wait_until_active(self) -> None:
         """Wait until the node listens, and is connected with all that the test listens to."""
-        for publisher in (self._images, self._infos):
+        for publisher in (*self.image_publishers.values(), *self.info_publishers.values()):
             self.graph.wait_for_match(publisher)
-        for topic in ("/diagnostics", *(f"/mfuser/front/{name}" for name in ("mask", "confidence", "camera_info"))):
+        heard = [f"/mfuser/front/{name}" for name in ("confidence", "camera_info") if "front" in self.masks_of]
+        for topic in ("/diagnostics", *(f"/mfuser/{name}/mask" for name in self.masks_of), *heard):
             self.wait_until_connected(topic)
         self.wait_until_connected("/mfuser/drivable_area/grid")
 
@@ -80,16 +98,16 @@ class Bench:
         header.stamp.sec, header.stamp.nanosec = divmod(self.now_ns() if stamp_ns is None else stamp_ns, 10**9)
         return header
 
-    def send(self, pixels: np.ndarray, **changes: Any) -> Any:
+    def send(self, pixels: np.ndarray, *, camera: str = "front", **changes: Any) -> Any:
         """Publish an RGB picture (height, width, 3); `changes` set fields of the Image. Returns its header."""
         from sensor_msgs.msg import Image
 
         message = Image(height=pixels.shape[0], width=pixels.shape[1], step=pixels.shape[1] * 3, encoding="rgb8")
-        message.header = changes.pop("header", None) or self.header()
+        message.header = changes.pop("header", None) or self.header(frame=f"{camera}_optical")
         message.data = array.array("B", changes.pop("data", pixels.tobytes()))
         for name, value in changes.items():
             setattr(message, name, value)
-        self._images.publish(message)
+        self.image_publishers[camera].publish(message)
         return message.header
 
     def send_compressed(self, data: bytes, text: str = "jpeg") -> Any:
@@ -97,26 +115,33 @@ class Bench:
         from sensor_msgs.msg import CompressedImage
 
         message = CompressedImage(header=self.header(), format=text, data=array.array("B", data))
-        self._images.publish(message)
+        self.image_publishers["front"].publish(message)
         return message.header
 
-    def send_info(self, height: int = 48, width: int = 64, **changes: Any) -> None:
-        """Publish the CameraInfo of a camera that sees 56 degrees, and wait until the node has it."""
+    def send_info(self, height: int = 48, width: int = 64, *, camera: str = "front", **changes: Any) -> None:
+        """Publish the CameraInfo of a camera that sees 56 degrees."""
         from sensor_msgs.msg import CameraInfo
 
-        info = CameraInfo(header=self.header(), height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5)
+        info = CameraInfo(
+            header=self.header(frame=f"{camera}_optical"),
+            height=height,
+            width=width,
+            distortion_model="plumb_bob",
+            d=[0.0] * 5,
+        )
         info.k = [width * 0.9375, 0.0, width / 2 - 0.5, 0.0, width * 0.9375, height / 2 - 0.5, 0.0, 0.0, 1.0]
         for name, value in changes.items():
             setattr(info, name, value)
-        self._infos.publish(info)
+        self.info_publishers[camera].publish(info)
 
-    def segment(self, pixels: np.ndarray, **changes: Any) -> Any:
+    def segment(self, pixels: np.ndarray, *, camera: str = "front", **changes: Any) -> Any:
         """Publish a picture and return its mask."""
-        before = len(self.masks)
-        header = self.send(pixels, **changes)
-        self.wait(lambda: len(self.masks) > before, "no mask")
-        assert self.masks[-1].header == header
-        return self.masks[-1]
+        masks = self.masks_of[camera]
+        before = len(masks)
+        header = self.send(pixels, camera=camera, **changes)
+        self.wait(lambda: len(masks) > before, "no mask")
+        assert masks[-1].header == header
+        return masks[-1]
 
     def segment_with_grid(self, pixels: np.ndarray, **changes: Any) -> Any:
         """Publish CameraInfo and pictures until one has a grid; returns that grid."""
@@ -131,26 +156,34 @@ class Bench:
         self.wait(lambda: self.grids[-1].header.stamp == self.masks[-1].header.stamp, "grid and mask of one picture")
         return self.grids[-1]
 
-    def status(self) -> Any:
-        """The last status of the camera; None before the first."""
-        return self.reports[-1].status[0] if self.reports else None
+    def status(self, name: str = "front") -> Any:
+        """The last status of a camera, or of the processing time; None before the first."""
+        found = [entry for entry in self.reports[-1].status if entry.name == f"mfuser: {name}"] if self.reports else []
+        return found[0] if found else None
 
-    def wait_for_status(self, level: bytes, text: str = "", *, after: int | None = None) -> Any:
-        """The first status with this level and text in its message: from now on, or after so many reports."""
+    def wait_for_status(
+        self, level: bytes, text: str = "", *, after: int | None = None, name: str | None = None
+    ) -> Any:
+        """The first status with this level and text in its message: from now on, or after so many reports.
+
+        Of any camera or the processing time, or of the one with this name.
+        """
         seen = len(self.reports) if after is None else after
 
         def find() -> Any:
             for report in self.reports[seen:]:
                 for status in report.status:
-                    if status.level == level and text in status.message:
+                    of_name = name is None or status.name == f"mfuser: {name}"
+                    if of_name and status.level == level and text in status.message:
                         return status
             return None
 
         return self.wait(find, f"no status of level {level!r} with {text!r}")
 
-    def values(self) -> dict[str, str]:
+    def values(self, name: str = "front") -> dict[str, str]:
         """Keys and values of the last status; none before the first."""
-        return {entry.key: entry.value for entry in self.status().values} if self.reports else {}
+        status = self.status(name)
+        return {} if status is None else {entry.key: entry.value for entry in status.values}
 
     def lines(self, text: str) -> list[str]:
         """What the node has logged that holds `text`."""
@@ -186,11 +219,12 @@ class Bench:
         return str(self._call(GetState, "/mfuser/get_state", GetState.Request()).current_state.label)
 
     def _call(self, service: Any, name: str, request: Any) -> Any:
-        client = self.graph.node.create_client(service, name)
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.graph.node.create_client(service, name)
         self.graph.wait(client.service_is_ready, f"no service {name}")
         future = client.call_async(request)
         self.graph.wait(future.done, f"no answer from {name}")
-        self.graph.node.destroy_client(client)
         return future.result()
 
 
@@ -199,13 +233,21 @@ def bench(graph) -> Iterator[Callable[..., Bench]]:
     """Makes the node with parameters by name (`__` stands for a dot), and waits until it is active."""
 
     def make(*, wait: bool = True, options: dict[str, Any] | None = None, **parameters: Any) -> Bench:
-        values = {"max_age": 0.0} | {name.replace("__", "."): value for name, value in parameters.items()}
+        values = PATIENT | {name.replace("__", "."): value for name, value in parameters.items()}
         made = Bench(graph, values, dict(options or {}))
         if wait:
             made.wait_until_active()
         return made
 
     return make
+
+
+@pytest.fixture(scope="module")
+def shared(shared_graph) -> Bench:
+    """A node for all tests of a module, active, without a grid."""
+    made = Bench(shared_graph, PATIENT | {"grid.enabled": False}, {})
+    made.wait_until_active()
+    return made
 
 
 def road_scene(height: int = 240, width: int = 320) -> np.ndarray:

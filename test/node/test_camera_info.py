@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mfuser_ros.drivable import CameraModel
 from mfuser_ros.errors import CalibrationError, ConfigurationError
-from mfuser_ros.node.calibration import check_pose, intrinsics, pose_matrix
+from mfuser_ros.node.calibration import check_pose, intrinsics, pose_matrix, resized_info
 
 K = [500.0, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0]
 P = [450.0, 0.0, 300.0, 0.0, 0.0, 460.0, 200.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -48,6 +48,34 @@ def test_rectified_picture_uses_p_and_no_distortion():
 
     assert (found.D, found.model) == ((), "plumb_bob")
     np.testing.assert_array_equal(found.K, [[450, 0, 300], [0, 460, 200], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (240, 320), (720, 1280), (100, 64)])
+def test_resized_camera_info_sees_the_same_directions_at_the_same_place_of_the_picture(height, width):
+    region = SimpleNamespace(x_offset=100, y_offset=40, width=400, height=200)
+    for changes in ({}, {"binning_x": 2, "binning_y": 4}, {"roi": region, "binning_x": 2}):
+        info = camera_info(**changes)
+        for rectified in (False, True):
+            before = intrinsics(info, rectified=rectified)
+            after = intrinsics(resized_info(info, height, width), rectified=rectified)
+
+            assert (after.width, after.height, after.D) == (width, height, before.D)
+            # the picture's corners lie half a pixel beyond the centres of its outermost pixels
+            for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):
+                rays = [
+                    np.linalg.solve(found.K, [corner[0] * found.width - 0.5, corner[1] * found.height - 0.5, 1.0])
+                    for found in (before, after)
+                ]
+                np.testing.assert_allclose(rays[0], rays[1], atol=1e-12)
+    assert info.width == 640  # the message itself stays as it is
+
+
+def test_resized_camera_info_keeps_the_baseline_of_a_stereo_pair():
+    stereo = camera_info(p=[450.0, 0.0, 300.0, -45.0, 0.0, 460.0, 200.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+
+    p = np.reshape(resized_info(stereo, 240, 320).p, (3, 4))
+
+    assert p[0, 3] / p[0, 0] == pytest.approx(-0.1)  # minus the baseline in metres
 
 
 def test_no_model_and_no_coefficients_is_a_camera_without_distortion():

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pytest
+
+import mfuser_ros.node
+from mfuser_ros.node.camera_trouble import TEXTS
 from mfuser_ros.node.health import CameraHealth, Fault, Level, Limits
 
 LIMITS = Limits(warn_latency=0.3, error_latency=1.0, stale_after=1.0)
@@ -14,17 +21,24 @@ def watched() -> CameraHealth:
     return health
 
 
-def report(health: CameraHealth, now_ns: int, *, regular: bool = True):
-    return health.report(now_ns, LIMITS, regular=regular)
+def report(health: CameraHealth, now_ns: int, *, regular: bool = True, clock_ns: int = 0):
+    return health.report(now_ns, LIMITS, regular=regular, clock_ns=clock_ns)
 
 
-def run(health: CameraHealth, *, hz: float = 10.0, seconds: float = 5.0, latency_ms: float | None = 100.0) -> int:
+def run(
+    health: CameraHealth,
+    *,
+    hz: float = 10.0,
+    seconds: float = 5.0,
+    latency_ms: float | None = 100.0,
+    unknown_share: float = 0.25,
+) -> int:
     """A camera that works for a while; the time of its last picture."""
     now_ns = 0
     for step in range(int(hz * seconds)):
         now_ns = int(step / hz * S) + 1
         health.arrived(now_ns, 7 * S + now_ns)
-        health.published(now_ns, processing_ms=50.0, latency_ms=latency_ms, unknown_share=0.25)
+        health.published(now_ns, 7 * S + now_ns, processing_ms=50.0, latency_ms=latency_ms, unknown_share=unknown_share)
     return now_ns
 
 
@@ -33,7 +47,7 @@ def test_working_camera_is_ok_with_all_keys():
     health.describe("rgb8", 640, 480)
     now_ns = run(health)
 
-    level, message, values = report(health, now_ns)
+    level, message, values = report(health, now_ns, clock_ns=7 * S + now_ns + S // 8)
 
     assert (level, message) == (Level.OK, "running")
     assert values == {
@@ -42,11 +56,13 @@ def test_working_camera_is_ok_with_all_keys():
         "dropped_late": "0",
         "dropped_bad": "0",
         "replaced": "0",
+        "dropped_frames": "0",
         "rate_in_hz": "10.0",
         "rate_out_hz": "10.0",
         "processing_time_ms": "50.0",
         "pipeline_latency_ms": "100.0",
         "pipeline_latency_p95_ms": "100.0",
+        "published_age_ms": "125.0",
         "encoding": "rgb8",
         "size": "640x480",
         "unknown_share": "0.2500",
@@ -54,6 +70,7 @@ def test_working_camera_is_ok_with_all_keys():
         "model": "small",
         "model_sha256": "ab" * 32,
         "last_error": "",
+        "trouble_in": "none",
     }
 
 
@@ -154,3 +171,47 @@ def test_rates_forget_what_is_longer_ago_than_the_window():
     values = report(health, 24 * S + 1).values
 
     assert (values["rate_in_hz"], values["rate_out_hz"]) == ("5.0", "0.0")
+
+
+def test_much_unknown_in_a_sound_picture_is_doubt_of_the_model_and_no_fault():
+    health = watched()
+    now_ns = run(health, unknown_share=0.75)
+
+    level, message, values = report(health, now_ns)
+
+    assert (level, values["trouble_in"]) == (Level.OK, "model")
+    assert message == "running; the picture is sound and the model does not know 75% of it"
+    health.set_condition(Fault(Level.WARN, "blurred", "clean the lens"))
+    assert report(health, now_ns).values["trouble_in"] == "camera"
+
+
+def test_sources_of_all_faults_are_named():
+    health = watched()
+    health.arrived(1, 1)
+    for kind in ("stamp", "inference", "tf", "loss"):
+        health.set_condition(Fault(Level.WARN, kind, ""))
+
+    assert report(health, 2).values["trouble_in"] == "calibration, clock, device, transport"
+
+
+def test_same_fault_as_event_and_condition_is_told_once():
+    health = watched()
+    health.arrived(1, 1)
+    fault = Fault(Level.WARN, "qos", "RELIABILITY")
+    health.note(fault)
+    health.set_condition(fault)
+
+    assert report(health, 2).message == "qos: RELIABILITY"
+
+
+def test_every_kind_of_fault_has_a_source_and_is_documented():
+    folder = Path(mfuser_ros.node.__file__).parent
+    text = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
+    kinds = set(re.findall(r'Fault\(\s*Level\.\w+, "(\w+)"', text)) | set(TEXTS)
+    assert {"inference", "tf", "silent", "black"} <= kinds
+
+    assert [kind for kind in sorted(kinds) if Fault(Level.OK, kind, "").source == "node"] == []
+    page = folder.parents[1] / "docs" / "node.md"
+    if not page.exists():
+        pytest.skip("needs the source checkout")
+    assert [kind for kind in sorted(kinds) if f"`{kind}`" not in page.read_text(encoding="utf-8")] == []

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from stand_in import picture
+from stand_in import OutOfMemoryError, picture
 
 from mfuser_ros.errors import InferenceError
 
@@ -41,7 +41,7 @@ RGB = picture()
     ],
 )
 def test_bad_image_gives_no_mask_and_one_line(bench, changes, level, text):
-    bench = bench(grid__enabled=False, diagnostics__stale_after=30.0)
+    bench = bench(grid__enabled=False)
     bench.segment(RGB)
 
     bench.send(RGB, **changes)
@@ -57,7 +57,7 @@ def test_bad_image_gives_no_mask_and_one_line(bench, changes, level, text):
 
 
 def test_fault_of_one_picture_is_over_once_it_was_told(bench):
-    bench = bench(grid__enabled=False, diagnostics__stale_after=30.0, diagnostics__warn_latency=60.0)
+    bench = bench(grid__enabled=False)
     bench.segment(RGB)
     bench.send(RGB, encoding="16UC1")
     bench.wait_for_status(levels()[2], "encoding: ")
@@ -73,11 +73,14 @@ def test_nonsense_without_end_does_not_fill_the_log(graph):
     from mfuser_ros.node.camera import MAX_TOLD, Camera
     from mfuser_ros.node.health import CameraHealth, Limits
     from mfuser_ros.node.images import ImageError
+    from mfuser_ros.node.poses import Poses
     from mfuser_ros.node.settings import settings
     from mfuser_ros.node.topics import Topics
 
     health = CameraHealth("cpu", "small", "")
-    camera = Camera(graph.node, Topics(graph.node, print), settings({}).cameras[0], health)
+    camera = Camera(
+        graph.node, Topics(graph.node, print), settings({}).cameras[0], health, Poses(graph.node, settings({}))
+    )
 
     told = [camera.warn_once(f"kind {number}", "a warning") for number in range(3 * MAX_TOLD)]
     for number in range(200):
@@ -114,7 +117,7 @@ def test_bad_image_does_not_push_out_a_good_one_that_waits(bench):
     ids=["no picture", "truncated", "depth"],
 )
 def test_bad_compressed_image_gives_no_mask_and_one_line(bench, data, text, level, expected):
-    bench = bench(front__transport="compressed", grid__enabled=False, diagnostics__stale_after=30.0)
+    bench = bench(front__transport="compressed", grid__enabled=False)
 
     bench.send_compressed(data, text)
     bench.wait_for_status(levels()[level], expected)
@@ -123,10 +126,6 @@ def test_bad_compressed_image_gives_no_mask_and_one_line(bench, data, text, leve
 
     assert [mask.header for mask in bench.masks] == [good]
     assert len(bench.lines(expected)) == 1
-
-
-class OutOfMemoryError(RuntimeError):
-    """Stands for torch's, which needs a GPU to be raised."""
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ class OutOfMemoryError(RuntimeError):
     ids=["not a number", "out of memory", "exception"],
 )
 def test_failing_network_gives_an_unknown_mask_and_grid_until_it_succeeds(bench, road, forward, error, text):
-    bench = bench(front__pose=forward, diagnostics__stale_after=30.0, diagnostics__error_latency=60.0)
+    bench = bench(front__pose=forward)
     bench.segment_with_grid(road)
     grids = len(bench.grids)
     bench.segmenter.error = error
@@ -201,27 +200,67 @@ def test_without_camera_info_there_are_masks_but_no_grid(bench, road, forward):
     [
         ({"k": [0.0] * 9}, "k[0] is 0, the camera is not calibrated"),
         ({"k": [math.nan] * 9}, "camera_info.k holds a number that is not finite"),
+        ({"k": [-60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]}, "focal lengths -60 and 60"),
         ({"distortion_model": "fancy"}, "'fancy' is unknown"),
         ({"d": [0.0] * 7}, "camera_info.d has 7 numbers"),
+        ({"binning_x": 1000}, "camera size 0x240"),
     ],
 )
-def test_invalid_camera_info_takes_the_place_of_a_valid_one(bench, road, forward, changes, text):
-    bench = bench(front__pose=forward, diagnostics__stale_after=30.0)
+def test_invalid_camera_info_takes_the_grid_back_once_and_there_is_none_until_a_valid_one(
+    bench, road, forward, changes, text
+):
+    bench = bench(front__pose=forward)
     bench.segment_with_grid(road)
+    grids, infos = len(bench.grids), len(bench.infos)
 
     bench.send_info(*road.shape[:2], **changes)
-    bench.wait_for_status(levels()[2], text)
-    grids, infos = len(bench.grids), len(bench.infos)
-    for _ in range(3):
-        bench.segment(road)
+    status = bench.wait_for_status(levels()[2], text)
+    bench.wait(lambda: len(bench.grids) > grids, "the latched grid stands")
+    masks = [bench.segment(road) for _ in range(3)]
 
-    assert (len(bench.grids), len(bench.infos)) == (grids, infos)
+    assert len(bench.grids) == grids + 1
+    assert set(bench.grids[-1].data) == {-1}
+    assert bench.grids[-1].header.stamp not in [mask.header.stamp for mask in masks]
+    assert len(bench.infos) == infos
     assert len(bench.lines(text)) == 1
+    assert "\n" not in status.message
     bench.segment_with_grid(road)
+
+
+def test_grid_is_taken_back_with_the_next_picture_where_camera_info_was_lost_during_work(bench, road, forward):
+    bench = bench(front__pose=forward)
+    bench.segment_with_grid(road)
+    bench.segmenter.gate.clear()
+    bench.segmenter.entered.clear()
+    grids = len(bench.grids)
+    bench.send(road)
+    assert bench.segmenter.entered.wait(10)
+
+    bench.send_info(*road.shape[:2], k=[0.0] * 9)
+    bench.wait_for_status(levels()[2], "calibration: ")
+    assert len(bench.grids) == grids
+    bench.segmenter.gate.set()
+
+    bench.wait(lambda: len(bench.grids) > grids, "the latched grid stands")
+    assert set(bench.grids[grids].data) == {-1}
+
+
+def test_grid_that_no_picture_confirms_is_taken_back_though_pictures_go_on(bench, road, forward):
+    bench = bench(front__pose=forward)
+    bench.segment_with_grid(road)
+    grids = len(bench.grids)
+    assert bench.set_parameters(diagnostics__stale_after=0.3)[0].successful
+
+    # of another size than camera_info says: masks, but no grids
+    bench.graph.repeat(lambda: bench.send(road[:200]), lambda: len(bench.grids) > grids, "the latched grid stands", 20)
+    for _ in range(3):
+        bench.segment(road[:200])
+
+    assert [set(grid.data) for grid in bench.grids[grids:]] == [{-1}]
 
 
 def test_camera_info_of_another_size_gives_no_grid(bench, road, forward):
-    bench = bench(front__pose=forward, diagnostics__stale_after=30.0)
+    bench = bench(front__pose=forward)
     bench.segment_with_grid(road)
     grids = len(bench.grids)
 
@@ -232,7 +271,7 @@ def test_camera_info_of_another_size_gives_no_grid(bench, road, forward):
 
 
 def test_picture_without_a_frame_gives_no_grid_unless_a_parameter_names_it(bench, road, forward):
-    bench = bench(front__pose=forward, diagnostics__stale_after=30.0)
+    bench = bench(front__pose=forward)
     bench.segment_with_grid(road)
     grids = len(bench.grids)
 
@@ -280,10 +319,11 @@ def test_slash_before_a_frame_is_no_difference(bench, road, forward):
 
 
 def test_silent_camera_takes_back_its_grid_once(bench, road, forward):
-    bench = bench(front__pose=forward, diagnostics__stale_after=0.5)
+    bench = bench(front__pose=forward)
     stamp = bench.segment_with_grid(road).header.stamp
     grids = len(bench.grids)
 
+    assert bench.set_parameters(diagnostics__stale_after=0.3)[0].successful
     bench.wait(lambda: len(bench.grids) > grids, "the grid stands")
     bench.wait_for_status(levels()[2], "silent: no picture")
     bench.wait_for_status(levels()[2], "silent: no picture")
@@ -292,11 +332,12 @@ def test_silent_camera_takes_back_its_grid_once(bench, road, forward):
     assert set(bench.grids[-1].data) == {-1}
     assert bench.grids[-1].header.stamp != stamp
     assert bench.grids[-1].header.frame_id == "base_link"
+    assert bench.set_parameters(diagnostics__stale_after=60.0)[0].successful
     assert 0 in bench.segment_with_grid(road).data  # and it comes back with the pictures
 
 
 def test_grid_is_not_taken_back_while_a_picture_is_in_work(bench, road, forward):
-    bench = bench(front__pose=forward, diagnostics__stale_after=0.3)
+    bench = bench(front__pose=forward)
     bench.segment_with_grid(road)
     bench.segmenter.gate.clear()
     bench.segmenter.entered.clear()
@@ -304,6 +345,7 @@ def test_grid_is_not_taken_back_while_a_picture_is_in_work(bench, road, forward)
     assert bench.segmenter.entered.wait(10)
     grids = len(bench.grids)
 
+    assert bench.set_parameters(diagnostics__stale_after=0.3)[0].successful
     bench.wait_for_status(levels()[2], "silent")
     assert len(bench.grids) == grids
     bench.segmenter.gate.set()
@@ -434,8 +476,9 @@ def test_clock_that_jumps_back_starts_afresh(bench):
 
 
 def test_without_a_clock_diagnostics_and_watchdog_go_on(bench, road, forward):
-    bench = bench(use_sim_time=True, front__pose=forward, diagnostics__stale_after=0.5)
+    bench = bench(use_sim_time=True, front__pose=forward)
     bench.segment_with_grid(road, header=bench.header(stamp_ns=0))
+    assert bench.set_parameters(diagnostics__stale_after=0.3)[0].successful
 
     bench.wait_for_status(levels()[2], "silent")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+from collections import Counter
 
+import psutil
 import pytest
 from stand_in import StandIn, picture
 
@@ -196,14 +199,26 @@ def test_shutdown_from_every_state_leaves_nothing(bench, steps):
     assert not any(thread.name == "mfuser-worker" for thread in threading.enumerate())
 
 
-def test_transitions_in_random_order_leak_nothing(graph):
-    from rclpy.lifecycle import TransitionCallbackReturn
+def counts(node) -> dict[str, int]:
+    """All that a node could leave behind."""
+    gc.collect()
+    ours = ("Publisher", "Subscription", "Camera", "Pipeline", "Worker", "StandIn", "DrivableArea", "EventHandler")
+    process = psutil.Process()
+    return {
+        "threads": threading.active_count(),
+        "system threads": process.num_threads(),
+        "files": process.num_fds(),
+        **{
+            of: len(list(getattr(node, of)))
+            for of in ("publishers", "subscriptions", "timers", "waitables", "services")
+        },
+        **dict(Counter(name for item in gc.get_objects() if (name := type(item).__name__) in ours)),
+    }
 
-    from mfuser_ros.node.node import MFuserNode
 
-    node = MFuserNode(
-        load=lambda settings: StandIn(), context=graph.context, cli_args=["--ros-args", "-p", "autostart:=false"]
-    )
+def test_transitions_in_random_order_leak_nothing(bench):
+    """200 requests for a transition, sensible or not, with pictures while the node is active."""
+    bench = bench(wait=False, autostart=False, grid__enabled=False, options={"load": lambda settings: StandIn()})
     after = {
         "unconfigured": {"configure": "inactive"},
         "inactive": {"activate": "active", "cleanup": "unconfigured"},
@@ -211,26 +226,33 @@ def test_transitions_in_random_order_leak_nothing(graph):
     }
     choose = random.Random(0)
     state = "unconfigured"
+    rounds: list[tuple[dict[str, int], int]] = []  # counts and memory whenever it is unconfigured
 
-    def counts() -> tuple[int, ...]:
-        return (
-            threading.active_count(),
-            len(list(node.publishers)),
-            len(list(node.subscriptions)),
-            len(list(node.timers)),
-            len(list(node.waitables)),
-        )
+    def step(label: str) -> None:
+        nonlocal state
+        expected = after[state].get(label)
+        assert bench.transition(label) == (expected is not None), (state, label)
+        state = expected or state
+        if state == "active" and expected:
+            bench.wait_until_active()
+            bench.segment(picture())
+        if state == "unconfigured" and expected:
+            bench.graph.wait(  # the test's side hears of it a moment later
+                lambda: not any(publisher.get_subscription_count() for publisher in bench.image_publishers.values()), ""
+            )
+            rounds.append((counts(bench.node), psutil.Process().memory_info().rss))
 
-    before = counts()
-    for _ in range(60):
-        step, state_after = choose.choice(sorted(after[state].items()))
-        assert getattr(node, f"trigger_{step}")() == TransitionCallbackReturn.SUCCESS
-        state = state_after
-        if state == "unconfigured":
-            assert counts() == before
-    if state == "active":
-        node.trigger_deactivate()
-    if state != "unconfigured":
-        node.trigger_cleanup()
-    assert counts() == before
-    node.destroy_node()
+    seen = Counter()
+    for _ in range(200):
+        label = choose.choice(["configure", "activate", "deactivate", "cleanup"])
+        seen[state, label] += 1
+        step(label)
+    for label in ("deactivate", "cleanup"):
+        if label in after[state]:
+            step(label)
+
+    assert len(seen) == 12, "not every request was made in every state"
+    assert len(rounds) > 10
+    assert [found for found, _ in rounds[1:]] == [rounds[0][0]] * (len(rounds) - 1)
+    memory = [rss / 1e6 for _, rss in rounds]
+    assert memory[-1] - memory[len(memory) // 3] < 8, memory  # MB; a model or a picture would be more

@@ -212,33 +212,22 @@ def test_contacts_and_boundary_describe_the_same_ground(bench, road, forward):
 
 
 def test_cameras_have_topics_of_their_own_and_share_the_grid_of_one_instant(bench, road, forward):
-    from sensor_msgs.msg import CameraInfo, Image
-
     to_the_left = [*forward[:5], 0.0]  # yaw of the optical frame: -90 degrees looks forward
     bench = bench(cameras=["front", "left"], front__pose=forward, left__pose=to_the_left)
-    masks = bench.graph.collect(Image, "/mfuser/left/mask")
-    images = bench.graph.publisher(Image, "/left/image_raw")
-    infos = bench.graph.publisher(CameraInfo, "/left/camera_info")
-    for publisher in (images, infos):
-        bench.graph.wait_for_match(publisher)
-    bench.wait_until_connected("/mfuser/left/mask")
     front = cells(bench.segment_with_grid(road))
     instant = bench.masks[-1].header.stamp
 
     def send_left() -> None:
         header = bench.header(frame="left_optical")
         header.stamp = instant
-        bench._infos, own_infos = infos, bench._infos
-        bench._images, own_images = images, bench._images
-        bench.send_info(*road.shape[:2])
-        bench.send(road, header=header)
-        bench._infos, bench._images = own_infos, own_images
+        bench.send_info(*road.shape[:2], camera="left")
+        bench.send(road, camera="left", header=header)
 
     grids = len(bench.grids)
     bench.graph.repeat(send_left, lambda: len(bench.grids) > grids, "no grid of the left camera", 10)
 
     both = cells(bench.grids[-1])
-    assert masks[-1].header.frame_id == "left_optical"
+    assert bench.masks_of["left"][-1].header.frame_id == "left_optical"
     assert bench.grids[-1].header.stamp == instant
     row = int((10.1 + 15) / 0.2)
     assert (front[row, 25], both[row, 25]) == (-1, 0)  # 10 m to the left
@@ -296,7 +285,7 @@ def test_times_are_published_for_every_picture(bench):
 def test_diagnostics_tell_a_working_camera(bench):
     from diagnostic_msgs.msg import DiagnosticStatus
 
-    bench = bench(diagnostics__warn_latency=60.0, diagnostics__stale_after=60.0, grid__enabled=False)
+    bench = bench(grid__enabled=False)
     bench.segment(picture())
 
     status = bench.wait_for_status(DiagnosticStatus.OK, "running")
@@ -344,12 +333,17 @@ def test_rviz_listens_to_topics_that_the_node_makes(bench):
     file = Path(__file__).resolve().parents[2] / "config" / "rviz" / "segment.rviz"
     displays = yaml.safe_load(file.read_text())["Visualization Manager"]["Displays"]
     types = {"Image": "sensor_msgs/msg/Image", "Map": "nav_msgs/msg/OccupancyGrid"}
-    types |= {"Polygon": "geometry_msgs/msg/PolygonStamped", "PointCloud2": "sensor_msgs/msg/PointCloud2"}
+    types |= {
+        "Camera": "sensor_msgs/msg/Image",
+        "Polygon": "geometry_msgs/msg/PolygonStamped",
+        "PointCloud2": "sensor_msgs/msg/PointCloud2",
+    }
 
     shown = [display for display in displays if "Topic" in display]
-    assert len(shown) == 5
+    assert len(shown) == 6
     for display in shown:
         topic, kind = display["Topic"]["Value"], display["Class"].rpartition("/")[2]
+        bench.graph.wait_for_publisher(topic)
         (info,) = bench.graph.node.get_publishers_info_by_topic(topic)
         assert info.topic_type == types[kind]
         if display["Topic"]["Durability Policy"] == "Transient Local":

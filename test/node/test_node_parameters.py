@@ -167,7 +167,7 @@ def test_qos_override_changes_one_topic_alone(bench):
 
     assert reliability("/mfuser/front/mask") == ReliabilityPolicy.BEST_EFFORT
     assert reliability("/mfuser/front/confidence") == ReliabilityPolicy.RELIABLE
-    bench.wait(lambda: any(s.topic_name == "/front/image_raw" for s in list(bench.node.subscriptions)), "not active")
+    bench.wait(lambda: any(s.topic_name == "/front/camera_info" for s in list(bench.node.subscriptions)), "not active")
     depths = {s.topic_name: s.qos_profile.depth for s in list(bench.node.subscriptions)}
     assert (depths["/front/image_raw"], depths["/front/camera_info"]) == (7, 5)
     assert bench.lines("parameters that do not exist") == []
@@ -183,12 +183,7 @@ def test_topics_may_be_remapped_and_camera_info_follows(bench):
 
 
 def test_rectified_topic_uses_the_projection_matrix(bench, road, forward):
-    from sensor_msgs.msg import CameraInfo, Image
-
-    bench = bench(front__pose=forward, front__image_topic="cam/image_rect", wait=False)
-    bench._images = bench.graph.publisher(Image, "/cam/image_rect")
-    bench._infos = bench.graph.publisher(CameraInfo, "/cam/camera_info")
-    bench.wait_until_active()
+    bench = bench(front__pose=forward, front__image_topic="cam/image_rect")
     p = [300.0, 0.0, 159.5, 0.0, 0.0, 300.0, 119.5, 0.0, 0.0, 0.0, 1.0, 0.0]
     # k and d of a lens that bends: they must not be used
     bench.send_info(240, 320, p=p, k=[1.0] * 9, distortion_model="what", d=[9.0])
@@ -197,3 +192,25 @@ def test_rectified_topic_uses_the_projection_matrix(bench, road, forward):
 
     ahead = np.array(bench.grids[-1].data, np.int8).reshape(150, 225)[75]
     assert ahead[int((10.1 + 5) / 0.2)] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("model", "other", True),  # in models/
+        ("model", "/etc/secret.safetensors", False),
+        ("model", "../other", False),
+        ("model", "secret.safetensors", False),  # in the folder that the node was started in
+        ("vocabulary", "/etc/passwd", False),
+        ("vocabulary", "", True),
+        ("vocabulary", "/given/at/start.yaml", True),
+    ],
+)
+def test_running_node_reads_no_file_that_it_was_not_started_with(bench, name, value, taken):
+    bench = bench(wait=False, autostart=False, vocabulary="/given/at/start.yaml")
+
+    (result,) = bench.set_parameters(**{name: value})
+
+    assert result.successful == taken
+    if not taken:
+        assert result.reason == f"{name} is '{value}', a path: give it when the node is started"

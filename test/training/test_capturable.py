@@ -16,6 +16,7 @@ from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.mvfuser import MVFuser
 from mfuser_ros.training.config import load_recipe
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.geometry import Geometry
 from mfuser_ros.training.objective import objective
 from mfuser_ros.training.photometry import Photometry
@@ -73,18 +74,18 @@ def test_no_tensor_of_the_host_takes_part_in_a_step(
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # unknown to meta
     losses = load_recipe(Path(__file__).parents[2] / "config" / "train" / "small.yaml").losses
     model, photometry = MFuser(changed("small", changes)).to(META), Photometry().to(META)
-    anchor = Anchor(model) if changes is TQDM else None
+    anchor = Anchor(model, ["road"] * 19) if changes is TQDM else None
     for module in model.modules():
         if isinstance(module, MVFuser):
             module.backend = "blocked"
-    sources = [_source(), _source()]
+    sources, draws = [_source(), _source()], Draws([2, 2], META)
 
     def step() -> None:
         picture, targets = draw_batch(sources, Geometry(crop=(64, 96)))
-        picture = photometry(picture)
+        picture = photometry(picture, draws)
         output = model(picture)
         drift = anchor(picture, output) if anchor else None
-        terms = objective(output, targets, losses, matched=changes is REIN, drift=drift)
+        terms = objective(output, targets, losses, matched=changes is REIN, drift=drift, draws=draws)
         terms.total.backward()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.geometry import Geometry
+
+CPU = torch.device("cpu")
 
 
 def _scene(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +22,9 @@ def test_picture_and_label_are_cut_alike() -> None:
     torch.manual_seed(3)
     picture, label = _scene(12, 96, 128)
 
-    cut, ids = Geometry(crop=(64, 96), scale=(1.5, 2.5))(picture, label, torch.tensor([[96.0, 128.0]] * 12), (96, 128))
+    cut, ids = Geometry(crop=(64, 96), scale=(1.5, 2.5))(
+        picture, label, torch.tensor([[96.0, 128.0]] * 12), (96, 128), Draws([12], CPU)
+    )
 
     assert cut.shape == (12, 3, 64, 96)
     assert ids.dtype == torch.uint8
@@ -34,7 +39,7 @@ def test_scale_one_without_rotation_is_a_plain_crop_or_its_mirror() -> None:
     picture, label = _scene(8, 64, 96)
     geometry = Geometry(crop=(64, 96), scale=(1.0, 1.0 + 1e-9), aspect=0.0, rotation_deg=0.0)
 
-    cut, ids = geometry(picture, label, torch.tensor([[64.0, 96.0]] * 8), (64, 96))
+    cut, ids = geometry(picture, label, torch.tensor([[64.0, 96.0]] * 8), (64, 96), Draws([8], CPU))
 
     plain = [(crop == label[0]).float().mean() > 0.99 for crop in ids]
     mirrored = [(crop == label[0].flip(1)).float().mean() > 0.99 for crop in ids]
@@ -49,7 +54,7 @@ def test_small_picture_lies_whole_inside_the_crop() -> None:
     picture, label = _scene(6, 64, 96)
     geometry = Geometry(crop=(128, 192), scale=(0.5, 0.5 + 1e-9), aspect=0.0, rotation_deg=0.0)
 
-    cut, ids = geometry(picture, label, torch.tensor([[64.0, 96.0]] * 6), (128, 192))
+    cut, ids = geometry(picture, label, torch.tensor([[64.0, 96.0]] * 6), (128, 192), Draws([6], CPU))
 
     assert [(crop != 255).sum().item() for crop in ids] == [64 * 96] * 6
     assert (cut[:, 1][ids == 255] == 127).all()
@@ -61,7 +66,7 @@ def test_padding_of_the_storage_is_never_seen() -> None:
     picture[:, :, 48:], picture[:, :, :, 64:] = 255, 255
     label[:, 48:], label[:, :, 64:] = 7, 7
 
-    cut, ids = Geometry(crop=(64, 96))(picture, label, torch.tensor([[48.0, 64.0]] * 8), (96, 128))
+    cut, ids = Geometry(crop=(64, 96))(picture, label, torch.tensor([[48.0, 64.0]] * 8), (96, 128), Draws([8], CPU))
 
     # blue falls with the label, green is 0 in the scene: white padding would show in green
     inner = (ids != 255) & (ids != 7)

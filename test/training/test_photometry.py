@@ -9,7 +9,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mfuser_ros.training import photometry
+from mfuser_ros.training.draws import Draws
 from mfuser_ros.training.photometry import Photometry
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def street() -> torch.Tensor:
 
 def test_result_is_whole_numbers_of_a_picture(street: torch.Tensor) -> None:
     torch.manual_seed(0)
-    changed = Photometry()(255 * street.repeat(8, 1, 1, 1))
+    changed = Photometry()(255 * street.repeat(8, 1, 1, 1), Draws([16], CPU))
     assert changed.min() >= 0
     assert changed.max() <= 255
     torch.testing.assert_close(changed, changed.round())
@@ -41,9 +44,9 @@ def test_blur_equals_opencv(street: torch.Tensor) -> None:
 
 def test_jpeg_of_a_grey_picture_equals_opencvs(street: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     # grey: only the brightness is coded, so the enlargement of the colours, which differs, plays no part
-    monkeypatch.setattr(photometry, "uniform", lambda like, low, high: torch.full((len(like), 1, 1, 1), 30.0))
+    monkeypatch.setattr(Draws, "uniform", lambda self, low, high: torch.full((2, 1, 1, 1), 30.0))
     grey = (255 * street[:, 2:].expand(-1, 3, -1, -1)).round()
-    ours = 255 * Photometry().as_jpeg(grey / 255)
+    ours = 255 * Photometry().as_jpeg(grey / 255, Draws([2], CPU))
 
     _, file = cv2.imencode(".jpg", grey[0, 0].byte().numpy(), [cv2.IMWRITE_JPEG_QUALITY, 30])
     reference = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE).astype(np.float32)
@@ -66,16 +69,16 @@ def test_no_saturation_is_grey(street: torch.Tensor) -> None:
 
 def test_low_resolution_keeps_the_place_of_things(street: torch.Tensor) -> None:
     torch.manual_seed(0)
-    ours = photometry.at_low_resolution(street)
+    ours = photometry.at_low_resolution(street, Draws([2], CPU))
     assert (ours - street).abs().mean() < 0.02  # smooth: nothing moves and little is lost
     noise = torch.rand(2, 3, 64, 96)
-    assert photometry.at_low_resolution(noise).std() < 0.7 * noise.std()
+    assert photometry.at_low_resolution(noise, Draws([2], CPU)).std() < 0.7 * noise.std()
 
 
 def test_style_mix_moves_towards_the_other_picture(street: torch.Tensor) -> None:
     torch.manual_seed(4)  # both samples draw the other one
     dark, bright = 0.2 * street[:1], 0.5 + 0.5 * street[1:]
-    mixed = photometry.style_mixed(torch.cat([dark, bright]))
+    mixed = photometry.style_mixed(torch.cat([dark, bright]), Draws([2], CPU))
     assert dark.mean() + 0.05 < mixed[0].mean() < bright.mean()
     assert dark.mean() < mixed[1].mean() < bright.mean() - 0.05
 
@@ -83,5 +86,5 @@ def test_style_mix_moves_towards_the_other_picture(street: torch.Tensor) -> None
 def test_no_value_is_read_back_from_the_device() -> None:
     # fake tensors have no values: an .item(), a boolean index or a branch on a value raises
     with FakeTensorMode():
-        changed = Photometry()(torch.rand(3, 3, 64, 96) * 255)
+        changed = Photometry()(torch.rand(3, 3, 64, 96) * 255, Draws([3], CPU))
     assert changed.shape == (3, 3, 64, 96)

@@ -12,14 +12,13 @@ import pytest
 import torch
 import typer
 import yaml
-from test_training_run import _shipped_files, data, recipe, towers  # noqa: F401  # fixtures
 from typer.testing import CliRunner
 
 from mfuser_ros.checkpoints import load_model
 from mfuser_ros.commands.evaluate import evaluate
 from mfuser_ros.commands.train import train
 from mfuser_ros.training.config import TrainConfig
-from mfuser_ros.training.loop import initial_model
+from mfuser_ros.training.start import initial_model
 
 ROOT = Path(__file__).parents[2]
 ROWS = {
@@ -42,7 +41,7 @@ def app() -> typer.Typer:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_row_trains_and_is_evaluated(row, app, recipe, data, towers, tmp_path):  # noqa: F811
+def test_row_trains_and_is_evaluated(row, app, recipe, data, towers, tmp_path):
     changes, besides = ROWS[row]
     content = _merged(recipe.model_dump(mode="json"), {**besides})
     content["changes"] = changes

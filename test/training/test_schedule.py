@@ -9,7 +9,7 @@ import pytest
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.training.config import load_recipe
 from mfuser_ros.training.loop import Limits
-from mfuser_ros.training.step import rate_share
+from mfuser_ros.training.optimizer import rate_share
 
 RECIPE = Path(__file__).parents[2] / "config" / "train" / "small.yaml"
 
@@ -19,7 +19,7 @@ RECIPE = Path(__file__).parents[2] / "config" / "train" / "small.yaml"
     [(0, 0.0, 1 / 200), (99, 0.0, 0.5), (199, 0.0, 1.0), (5000, 0.5, 0.5358867), (9999, 1.0, 0.0)],  # 0.5 ** 0.9
 )
 def test_rate_warms_up_and_ends_at_zero(step: int, progress: float, share: float) -> None:
-    assert rate_share(step, progress, warm_up=200, power=0.9) == pytest.approx(share)
+    assert rate_share(step, progress, load_recipe(RECIPE).optimizer) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(

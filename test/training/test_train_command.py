@@ -12,32 +12,31 @@ from mfuser_ros.commands.train import train
 from mfuser_ros.errors import MFuserError
 
 ROOT = Path(__file__).parents[2]
+SMALL = str(ROOT / "config" / "train" / "small.yaml")
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
-    prefix = tmp_path / "prefix" / "share"
-    prefix.mkdir(parents=True)
-    (prefix / "mfuser_ros").symlink_to(ROOT)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix.parent))
+def app() -> typer.Typer:
     application = typer.Typer()
     application.command()(train)
     return application
 
 
 @pytest.mark.parametrize(
-    ("recipe", "device", "message"),
+    ("recipe", "more", "message"),
     [
-        ("none.yaml", "cpu", "none.yaml: cannot be read"),
-        (str(ROOT / "config/train/small.yaml"), "tpu", "device 'tpu'"),
-        (str(ROOT / "config/train/small.yaml"), "cpu", "cityscapes256/val: neither val.tar nor a folder"),
+        ("none.yaml", [], "none.yaml: cannot be read"),
+        (SMALL, ["--device", "tpu"], "device 'tpu'"),
+        (SMALL, [], "precision bf16: cpu has none"),
+        (SMALL, ["--precision", "fp16"], "small.yaml: precision: Input should be 'bf16' or 'fp32'"),
+        (SMALL, ["--precision", "fp32"], "cityscapes256/val: neither val.tar nor a folder"),
     ],
 )
 def test_bad_input_is_named_in_one_line(
-    app: typer.Typer, tmp_path: Path, recipe: str, device: str, message: str
+    app: typer.Typer, tmp_path: Path, recipe: str, more: list[str], message: str
 ) -> None:
-    arguments = [recipe, "--data", tmp_path, "--towers", tmp_path, "--out", tmp_path / "out", "--device", device]
-    result = CliRunner().invoke(app, [*map(str, arguments)])
+    folders = ["--data", tmp_path, "--towers", tmp_path, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, [*map(str, [recipe, *folders, "--device", "cpu", *more])])
     assert isinstance(result.exception, MFuserError)  # which the command turns into exit code 2
     assert message in str(result.exception)
     assert "\n" not in str(result.exception)

@@ -79,7 +79,7 @@ def test_objective_of_a_recipe_can_be_the_published_total(variant: str, monkeypa
     points = torch.rand(L, *class_targets(targets).positive.shape, 32, 2)
     for k in range(L):
         points[k][class_targets(targets).positive] = golden[f"mid.points.{k}"]
-    monkeypatch.setattr(objectives, "draw_points", lambda *_: points.flatten(0, 2))
+    monkeypatch.setattr(objectives, "draw_points", lambda *_, **__: points.flatten(0, 2))
     published = LossConfig(
         marginal=0, classes=2, mask=5, dice=5, alignment=1, auxiliary=1, total="sum", alignment_stride=1, points=32,
         frequency_power=0, unlabelled="background",

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,9 +21,10 @@ from mfuser_ros.network.config import changed
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.training.config import TrainConfig, load_recipe
 from mfuser_ros.training.geometry import Geometry
-from mfuser_ros.training.loop import Limits, initial_model, train
+from mfuser_ros.training.loop import Limits, train
 from mfuser_ros.training.objective import objective
 from mfuser_ros.training.sources import draw_batch, frequency_weights, load_source
+from mfuser_ros.training.start import initial_model
 from mfuser_ros.training.step import Step
 from mfuser_ros.training.targets import Targets
 
@@ -37,58 +37,6 @@ REIN = {
     "text": {"kind": "linked"},
     "head": {"text_attention": False},
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sets of three pictures each: 19 labels in one, CamVid's in the other."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for name, ids, size in (("cityscapes256/train", 19, (64, 64)), ("camvid/day", 11, (48, 64))):
-        for kind in ("photo", "label"):
-            (root / name / kind).mkdir(parents=True)
-        for number in range(3):
-            label = cv2.resize(rng.integers(0, ids, (4, 4), np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
-            picture = np.stack([label * 9, 255 - label * 9, rng.integers(0, 255, size, np.uint8)], 2)
-            cv2.imwrite(str(root / name / "photo" / f"s{number}_1.jpg"), picture)
-            cv2.imwrite(str(root / name / "label" / f"s{number}_1.png"), label)
-    return root
-
-
-@pytest.fixture(scope="module")
-def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files as the pretrained ones, with weights at random."""
-    import timm  # after the package, which mends torchvision for it
-
-    root = tmp_path_factory.mktemp("towers")
-    files = load_recipe(ROOT / "config" / "train" / "small.yaml").towers
-    torch.manual_seed(1)
-    for name in (files.vfm, files.vlm):
-        network = timm.create_model("mobilenetv2_100", pretrained=False)
-        save_file({key: value for key, value in network.state_dict().items() if "num_batches" not in key}, root / name)
-    save_file({"text": torch.nn.functional.normalize(torch.randn(19, 512), dim=1)}, root / files.text)
-    return root
-
-
-@pytest.fixture
-def recipe() -> TrainConfig:
-    full = load_recipe(ROOT / "config" / "train" / "small.yaml")
-    content = full.model_dump()
-    content["sources"] = [{**source, "samples": 1, "nominal": (64, 96)} for source in content["sources"][:2]]
-    content["crop"]["size"] = (64, 96)
-    content["losses"]["points"] = 64
-    content["optimizer"]["warm_up_steps"] = 2
-    content["log_steps"] = 2
-    return TrainConfig.model_validate(content)
-
-
-@pytest.fixture(autouse=True)
-def _shipped_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the package find config/ of this checkout, whether or not it is installed."""
-    prefix = tmp_path / "prefix" / "share"
-    prefix.mkdir(parents=True)
-    (prefix / "mfuser_ros").symlink_to(ROOT)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix.parent))
 
 
 def test_resumed_training_continues_as_if_nothing_had_happened(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
 
-import cv2
-import jinja2
 import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from mfuser_ros.evaluation.drive.record import DriveRecord, Percentiles, percentiles
+from mfuser_ros.evaluation.report.embedding import chart_html, page_template, picture_uri
+from mfuser_ros.evaluation.report.page import Still
 from mfuser_ros.vocabulary import Vocabulary
 
 SMALLEST_SHARE = 0.001
@@ -21,16 +18,6 @@ SMALLEST_SHARE = 0.001
 
 SMALLEST_ROW = 5e-5
 """Classes below this share would read 0.00 % in the table."""
-
-STILL_WIDTH = 1280  # pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Still:
-    """A picture of the page: uint8 RGB (H, W, 3) and what it shows."""
-
-    picture: np.ndarray
-    caption: str
 
 
 def render_page(
@@ -52,10 +39,7 @@ def render_page(
         facts: tables below the charts: heading -> name -> value.
         pose_note: where the camera's pose is from; None without a grid.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        resources.files(__package__).joinpath("summary.html.j2").read_text(encoding="utf-8")
-    )
+    template = page_template("drive/summary.html.j2")
     steps = {"round trip": record.round_trip()}
     steps |= {name: percentiles(values) for name, values in times_ms.items() if values}
     drivable = [frame.drivable_m for frame in record.frames if frame.drivable_m is not None]
@@ -71,8 +55,8 @@ def render_page(
         frames=len(record.frames),
         seconds=record.frames[-1].time_s,
         headline=_headline(steps["round trip"], drivable, confidences),
-        stills=[{"source": _embedded(still.picture), "caption": still.caption} for still in stills],
-        charts=[{"heading": heading, "html": _html(figure, name)} for heading, name, figure in charts],
+        stills=[{"source": picture_uri(still.picture), "caption": still.caption} for still in stills],
+        charts=[{"heading": heading, "html": chart_html(figure, name)} for heading, name, figure in charts],
         plotly=get_plotlyjs(),
         steps=steps,
         shares=_share_rows(record),
@@ -180,28 +164,3 @@ def _drivable_chart(record: DriveRecord) -> go.Figure:
         legend={"orientation": "h", "y": 1.12},
     )
     return figure
-
-
-def _html(figure: go.Figure, name: str) -> str:
-    figure.update_layout(
-        template="plotly_white",
-        margin={"l": 60, "r": 20, "t": 16, "b": 50},
-        height=380,
-        font={"family": "system-ui, sans-serif", "size": 13},
-    )
-    text = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"chart-{name}",
-        config={"displaylogo": False, "responsive": True},
-    )
-    return str(text)
-
-
-def _embedded(picture: np.ndarray) -> str:
-    """The picture as a data URI, JPEG, at most `STILL_WIDTH` wide."""
-    height, width = picture.shape[:2]
-    if width > STILL_WIDTH:
-        picture = cv2.resize(picture, (STILL_WIDTH, round(height * STILL_WIDTH / width)), interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")

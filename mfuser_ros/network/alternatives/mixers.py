@@ -62,7 +62,7 @@ def build_mixer(config: FusionConfig, width: int, *, towers: int = 2, maps: Rein
         config: its `kind` decides.
         width: of the tokens that enter it.
         towers: how many towers there are.
-        maps: those of Rein, shared by all blocks; of its own if None.
+        maps: those of Rein, which all blocks share and the network registers; of its own if None.
 
     Returns:
         A module that is called with a sequence of (batch, L, width) tokens, one for each tower, and with the height
@@ -79,10 +79,15 @@ def build_mixer(config: FusionConfig, width: int, *, towers: int = 2, maps: Rein
         "deformable": lambda: BidirectionalDeformable(width, config.heads, config.points),
         "convolution": lambda: ConvolutionMixer(width, towers),
         "cross-attention": lambda: TokenCrossAttention(width, config.tokens, config.rank),
-        "rein": lambda: ReinMixer(width, config.tokens, config.rank, maps),
     }
     if config.kind in scaled:
         return Scaled(scaled[config.kind](), config.initial_scale, config.dropout)
+    if config.kind == "rein":  # its scale is shared like its maps, and it has no dropout
+        own = ReinMaps(width, config.initial_scale) if maps is None else maps
+        mixer = ReinMixer(width, config.tokens, config.rank, own)
+        if maps is None:
+            mixer.add_module("maps", own)
+        return mixer
     if config.kind == "mvfuser":
         return JointScan(build_mvfuser(config, width))
     if config.kind == "separate-mvfuser":

@@ -30,10 +30,11 @@ class RankedTokens(nn.Module):
 
 
 class ReinMaps(nn.Module):
-    """The two maps of Rein that all blocks share."""
+    """What all blocks of Rein share: its two maps and its scale."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, initial_scale: float) -> None:
         super().__init__()
+        self.scale = nn.Parameter(torch.tensor(initial_scale))
         self.of_tokens = nn.Linear(width, width)
         self.of_features = nn.Linear(width, width)
         for layer in (self.of_tokens, self.of_features):
@@ -45,29 +46,26 @@ class ReinMixer(nn.Module):
 
     S = softmax(f T^T / sqrt(c)); the column of the first token is dropped, so that a feature may look at nothing;
     the offset is (S[:, 1:] (T[1:] W_T + b_T) + f) W_f + b_f, times a learned scale. Class tokens get no offset.
-    The maps W_T and W_f belong to the network, not to a block (`maps` is shared by all of them).
+    The maps W_T and W_f and the scale belong to the network, not to a block (`maps` is shared by all of them).
 
     Source: equations of the paper, Wei et al., Rein (CVPR 2024), as in spec of MFuser section 10.2.
     """
 
-    def __init__(self, width: int, tokens: int, rank: int, maps: ReinMaps | None = None) -> None:
-        """Build with shared maps, or with maps of its own if None."""
+    def __init__(self, width: int, tokens: int, rank: int, maps: ReinMaps) -> None:
         super().__init__()
         self.tokens = RankedTokens(width, tokens, rank)
-        self.own_maps = ReinMaps(width) if maps is None else None
-        self._maps = (self.own_maps if maps is None else maps,)  # in a tuple: the network registers shared ones once
+        self._maps = (maps,)  # in a tuple: who shares them among the blocks registers them
 
     def forward(self, towers: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
         """Tokens of each tower, (batch, L, width) each, and their grid -> an offset for each token."""
         (maps,) = self._maps
-        assert maps is not None
         tokens = self.tokens()  # (m, width)
         places = grid[0] * grid[1]
         offsets = []
         for tower in towers:
             features = tower[:, -places:]
             share = (features @ tokens.T / math.sqrt(tokens.shape[-1])).softmax(-1)[..., 1:]
-            offset = maps.of_features(share @ maps.of_tokens(tokens[1:]) + features)
+            offset = maps.scale * maps.of_features(share @ maps.of_tokens(tokens[1:]) + features)
             offsets.append(F.pad(offset, (0, 0, tower.shape[1] - places, 0)))
         return offsets
 

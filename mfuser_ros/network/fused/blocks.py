@@ -2,24 +2,28 @@
 
 One product for queries, keys and values where timm has three, one for both halves of SwiGLU, its hidden channels padded
 with zeros to a multiple of 64 (EVA02-L has 2730, which no tensor core likes), and the residual sum with the norm
-that follows. A block that looks otherwise than expected is left as it is.
+that follows. A block that looks otherwise than expected is left as it is. Where `fused.fits` says no, the same steps
+run in plain torch.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
-from timm.layers import Mlp, SwiGLU
-from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
-from timm.models.eva import EvaBlock
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfuser_ros.network.fused.maps import add_bias_
-from mfuser_ros.network.fused.tokens import residual_norm, rotate_, swiglu_norm
+from mfuser_ros.network import torchvision_mend
+from mfuser_ros.network.fused import steps
+
+torchvision_mend.mend()
+
+import timm  # noqa: E402  # imports torchvision, hence after the mend
+from timm.layers import Mlp, SwiGLU  # noqa: E402
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual  # noqa: E402
+from timm.models.eva import EvaBlock  # noqa: E402
+from timm.models.vision_transformer import Block  # noqa: E402
 
 _ALIGNMENT = 64  # channels
 
@@ -49,12 +53,12 @@ class FusedBlock(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm1(x))
         if rope is not None:
-            rotate_(qkv, rope, prefix=self.prefix, head=self.head_dim)
+            steps.rotate_(qkv, rope, prefix=self.prefix, head=self.head_dim)
         q, k, v = qkv.view(batch, length, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, -1)
         attended = self.proj(self.inner_norm(attended))
         norm = self.norm2
-        x, normed = residual_norm(x.contiguous(), attended, self.gamma1, norm.weight, norm.bias, eps=norm.eps)
+        x, normed = steps.residual_norm(x, attended, self.gamma1, norm)
         y: Tensor = self.mlp(normed)
         return x + y if self.gamma2 is None else torch.addcmul(x, y, self.gamma2)
 
@@ -71,9 +75,7 @@ class _FusedSwiGLU(nn.Module):
         self.fc2 = _linear(F.pad(mlp.fc2.weight, (0, padding)), mlp.fc2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = self.norm
-        weight, bias, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-        y: Tensor = self.fc2(swiglu_norm(self.fc1(x), weight, bias, hidden=self.hidden, eps=eps))
+        y: Tensor = self.fc2(steps.swiglu_norm(self.fc1(x), self.norm, self.hidden))
         return y
 
 
@@ -97,7 +99,7 @@ class FusedResidual(nn.Module):
         last = len(self.convolutions) - 1
         for index, convolution in enumerate(self.convolutions):
             bias: Tensor = getattr(self, f"bias{index}")
-            x = add_bias_(convolution(x), bias, six=index < last, shortcut=shortcut if index == last else None)
+            x = steps.add_bias(convolution(x), bias, six=index < last, shortcut=shortcut if index == last else None)
         return x
 
 

@@ -60,30 +60,44 @@ def convolve_silu(xz: Tensor, weight_x: Tensor, weight_z: Tensor) -> tuple[Tenso
 
 
 @triton.jit
-def _gated_norm(y, z, weight, scale, out, H: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr):
+def _gated_norm(
+    y, z, weight, scale, out, H: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr, SCALED: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     h = tl.arange(0, BLOCK)
     inside = h < H
     value = tl.load(y + row * H + h, mask=inside, other=0.0)
-    gain = tl.load(weight + h, mask=inside, other=0.0).to(tl.float32) * tl.load(scale).to(tl.float32)
+    gain = tl.load(weight + h, mask=inside, other=0.0).to(tl.float32)
+    if SCALED:
+        gain *= tl.load(scale).to(tl.float32)
     gate = tl.load(z + row * H + h, mask=inside, other=0.0).to(tl.float32)
     root = tl.sqrt(tl.sum(value * value, 0) / H + EPS)
     tl.store(out + row * H + h, value / root * gain * gate, mask=inside)
 
 
-def gated_norm(y: Tensor, z: Tensor, weight: Tensor, scale: Tensor, *, eps: float) -> Tensor:
+def gated_norm(y: Tensor, z: Tensor, weight: Tensor, scale: Tensor | None, *, eps: float) -> Tensor:
     """RMS norm of y times z, times the fuser's small factor, which its last linear map would bring otherwise.
 
     Args:
         y: (batch, L, H) float32.
         z: (batch, L, H), past its SiLUs; the result has its type.
         weight: (H,) of the norm.
-        scale: () the factor.
+        scale: () the factor; None: it is in the weight already.
         eps: of the norm.
     """
     out = torch.empty_like(z)
     H = y.shape[-1]
-    _gated_norm[(y.numel() // H,)](y, z, weight, scale, out, H, triton.next_power_of_2(H), eps)
+    _gated_norm[(y.numel() // H,)](
+        y,
+        z,
+        weight,
+        weight if scale is None else scale,
+        out,
+        H,
+        triton.next_power_of_2(H),
+        eps,
+        SCALED=scale is not None,
+    )
     return out
 
 
@@ -128,6 +142,51 @@ def residual_norm(
         D, triton.next_power_of_2(D), eps, SCALED=gamma is not None,
     )  # fmt: skip
     return total, normed
+
+
+@triton.jit
+def _norm_of_sum(
+    x, y, weight, bias, position, normed, placed, PLACES,
+    D: tl.constexpr, BLOCK: tl.constexpr, EPS: tl.constexpr, PLACED: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    inside = d < D
+    value = tl.load(x + row * D + d, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(y + row * D + d, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(value, 0) / D
+    centred = tl.where(inside, value - mean, 0.0)
+    root = tl.sqrt(tl.sum(centred * centred, 0) / D + EPS)
+    value = centred / root * tl.load(weight + d, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(bias + d, mask=inside, other=0.0).to(tl.float32)
+    tl.store(normed + row * D + d, value, mask=inside)
+    if PLACED:
+        value += tl.load(position + (row % PLACES) * D + d, mask=inside, other=0.0).to(tl.float32)
+        tl.store(placed + row * D + d, value, mask=inside)
+
+
+def norm_of_sum(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, position: Tensor | None, *, eps: float
+) -> tuple[Tensor, Tensor]:
+    """LayerNorm of x + y, and the same with positions added; without positions the same twice.
+
+    Args:
+        x: (batch, L, D) contiguous.
+        y: (batch, L, D) contiguous.
+        weight: (D,) of the norm.
+        bias: (D,) of the norm.
+        position: (L, D) or (batch, L, D).
+        eps: of the norm.
+    """
+    D = x.shape[-1]
+    normed = torch.empty_like(x)
+    placed = normed if position is None else torch.empty_like(x)
+    places = x if position is None else position.contiguous()
+    _norm_of_sum[(x.numel() // D,)](
+        x, y, weight, bias, places, normed, placed, places.numel() // D,
+        D, triton.next_power_of_2(D), eps, PLACED=position is not None,
+    )  # fmt: skip
+    return normed, placed
 
 
 @triton.jit

@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 import numpy as np
 
 from mfuser_ros import vocabulary
-from mfuser_ros.evaluation.drive.page import Still, render_page
+from mfuser_ros.evaluation.drive.page import render_page
 from mfuser_ros.evaluation.drive.record import DriveRecord, FrameRecord
+from mfuser_ros.evaluation.report.page import Still
 
 
 class Outline(HTMLParser):
