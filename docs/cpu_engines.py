@@ -28,7 +28,8 @@ from onnxruntime import quantization
 import mfuser_ros
 from mfuser_ros.commands.bench import environment
 from mfuser_ros.datasets.config import load_config
-from mfuser_ros.datasets.packed import PackedDataset, Sample, open_split
+from mfuser_ros.datasets.opening import Dataset, open_split
+from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.evaluation.dataset import evaluate
 from mfuser_ros.inference import Segmenter
 from mfuser_ros.inference.enlarge import best_class, probabilities
@@ -42,7 +43,7 @@ CALIBRATION = 32  # pictures
 class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]  # untyped
     """Pictures of training, spread over the set."""
 
-    def __init__(self, dataset: PackedDataset, segmenter: Segmenter, size: tuple[int, int]) -> None:
+    def __init__(self, dataset: Dataset, segmenter: Segmenter, size: tuple[int, int]) -> None:
         chosen = np.linspace(0, len(dataset) - 1, CALIBRATION).astype(int)
         self._feeds = iter([{"picture": _stretched(segmenter, dataset[int(i)].picture, size)} for i in chosen])
 

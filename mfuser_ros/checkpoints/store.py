@@ -153,7 +153,7 @@ def write_description(file: ModelFile, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path).with_suffix(DESCRIPTION)
     try:
-        with _written_beside(target) as description:
+        with written_beside(target) as description:
             description.write_text(_as_yaml(file), encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written ({error}): free space or choose another folder") from error
