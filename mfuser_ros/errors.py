@@ -37,5 +37,9 @@ class DatasetError(MFuserError):
     """A data set is incomplete or a file of it is wrong."""
 
 
+class WorkerError(MFuserError):
+    """Processes or machines that share the work died, or cannot be reached."""
+
+
 class NodeError(MFuserError):
     """The node could not be started, died, or did not answer in time."""

@@ -143,7 +143,7 @@ def test_torch_is_pinned_with_its_torchvision_for_every_build():
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("mfuser_ros", ("ros", "cuda", "siglip", "plot", "export", "openvino")),
+        ("mfuser_ros", ("ros", "cuda", "siglip", "plot", "ray", "export", "openvino")),
         ("test", ("ros", "cuda", "train", "test", "export")),
     ],
 )

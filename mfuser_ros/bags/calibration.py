@@ -97,6 +97,19 @@ class _CalibrationFile(BaseModel):
         return self
 
 
+def pinhole(width: int, height: int, horizontal_view_deg: float) -> CameraCalibration:
+    """Intrinsics of a camera without distortion that sees so many degrees from side to side, such as a phone's.
+
+    Raises:
+        CalibrationError: the angle is not between 0 and 180.
+    """
+    if not 0 < horizontal_view_deg < 180:
+        raise CalibrationError(f"horizontal view of {horizontal_view_deg:g} degrees: must lie between 0 and 180")
+    focal = width / 2 / np.tan(np.radians(horizontal_view_deg) / 2)
+    K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    return CameraCalibration(width, height, "plumb_bob", np.zeros(5), K, np.eye(3), np.hstack([K, np.zeros((3, 1))]))
+
+
 def load_calibration(path: str | Path) -> CameraCalibration:
     """Intrinsics in the YAML file at `path` (the form of ROS camera_calibration; `frame_id` may be added).
 

@@ -1,4 +1,4 @@
-"""Make a bag of one camera from pictures that have no ROS stamps: a film, a folder."""
+"""Make a bag of one camera from pictures that have no ROS stamps: a film, a folder, a data set."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ from mfuser_ros.bags.calibration import CameraCalibration
 from mfuser_ros.bags.write import BagWriter, Storage
 from mfuser_ros.errors import CalibrationError, InputError
 
+_PNG = b"\x89PNG"
+
+
+class Shot(NamedTuple):
+    """One picture of the camera."""
+
+    picture: np.ndarray  # uint8 RGB (H, W, 3)
+    encoded: bytes | None = None  # JPEG or PNG file of the picture, recorded as it is
+    label: np.ndarray | None = None  # uint8 (H, W) ids
+
 
 class MadeBag(NamedTuple):
     """What `make_bag` wrote."""
@@ -22,10 +32,11 @@ class MadeBag(NamedTuple):
     frames: int
     picture_topic: str
     info_topic: str | None
+    label_topic: str | None = None
 
 
 def make_bag(
-    pictures: Iterable[np.ndarray],
+    shots: Iterable[Shot],
     path: str | Path,
     *,
     period_ns: int,
@@ -35,11 +46,12 @@ def make_bag(
     calibration: CameraCalibration | None = None,
     jpeg_quality: int | None = 85,
     storage: Storage = "mcap",
+    scheme: str | None = None,
 ) -> MadeBag:
-    """Write `pictures` as the recording of one camera; frame i is stamped `start_ns + i * period_ns`.
+    """Write `shots` as the recording of one camera; frame i is stamped `start_ns + i * period_ns`.
 
     Args:
-        pictures: uint8 RGB (H, W, 3), all of one size.
+        shots: pictures, all of one size.
         path: bag folder to make.
         period_ns: time from one frame to the next, nanoseconds.
         start_ns: stamp of the first frame, nanoseconds.
@@ -47,8 +59,9 @@ def make_bag(
             `camera_info`.
         frame_id: optical frame of the camera; a frame that `calibration` states must agree.
         calibration: intrinsics to record with every frame; none, no camera_info topic.
-        jpeg_quality: 1 to 100; None records raw rgb8.
+        jpeg_quality: 1 to 100, of pictures that are not encoded already; None records raw rgb8.
         storage: of the bag.
+        scheme: JSON that says what the ids of labels mean, latched beside the topic of the labels.
 
     Raises:
         InputError: no pictures, pictures of two sizes, or a path that exists or cannot be written.
@@ -59,11 +72,14 @@ def make_bag(
             f"camera calibration is of frame {calibration.frame_id}, the bag's is {frame_id}: give one of them"
         )
     topic = f"{image_topic}/compressed" if jpeg_quality is not None else image_topic
-    info_topic = f"{image_topic.rpartition('/')[0]}/camera_info" if calibration is not None else None
+    beside = image_topic.rpartition("/")[0]
+    info_topic = f"{beside}/camera_info" if calibration is not None else None
+    labels = f"{beside}/label"
+    label_topic = None
     size: tuple[int, ...] | None = None
     count = 0
     with BagWriter(path, storage=storage) as bag:
-        for picture in pictures:
+        for picture, encoded, label in shots:
             stamp_ns = start_ns + count * period_ns
             if size is None:
                 _check_size(picture, calibration)
@@ -79,14 +95,19 @@ def make_bag(
             if jpeg_quality is None:
                 bag.image(topic, picture, encoding="rgb8", stamp_ns=stamp_ns, frame_id=frame_id)
             else:
-                encoded = jpeg(picture, quality=jpeg_quality)
-                bag.compressed_image(
-                    topic, encoded, form="rgb8; jpeg compressed bgr8", stamp_ns=stamp_ns, frame_id=frame_id
-                )
+                file = jpeg(picture, quality=jpeg_quality) if encoded is None else encoded
+                codec = "png" if file.startswith(_PNG) else "jpeg"
+                form = f"rgb8; {codec} compressed bgr8"
+                bag.compressed_image(topic, file, form=form, stamp_ns=stamp_ns, frame_id=frame_id)
+            if label is not None:
+                if label_topic is None and scheme is not None:
+                    bag.latched_text(f"{labels}/scheme", scheme, stamp_ns=stamp_ns)
+                label_topic = labels
+                bag.mask(label_topic, label, stamp_ns=stamp_ns, frame_id=frame_id)
             count += 1
         if not count:
             raise InputError(f"{path}: no pictures to write: widen --start and --stop or give another input")
-    return MadeBag(Path(path), count, topic, info_topic)
+    return MadeBag(Path(path), count, topic, info_topic, label_topic)
 
 
 def jpeg(picture: np.ndarray, *, quality: int) -> bytes:

@@ -32,7 +32,7 @@ from mfuser_ros.checkpoints.store import (
     save_model,
     sha256,
 )
-from mfuser_ros.checkpoints.token_ids import read_token_ids
+from mfuser_ros.checkpoints.token_ids import keep_beside, read_token_ids
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network.config import PRESETS, Architecture, DroppedText, SiglipText
 from mfuser_ros.network.model import MFuser
@@ -73,7 +73,7 @@ def convert(
         licence: of the weights; the published ones state none.
         tokens: file with the token ids of the class names, or a sentencepiece model that gives them (see
             `read_token_ids`). `siglip-l` needs one, because its tokenizer does not ship with us; the ids go into the
-            YAML. The other variants have their tokenizer.
+            YAML, and the file is kept beside it for other words. The other variants have their tokenizer.
         drop_text: write the embeddings of the class names in place of the text tower; the model then knows no other
             words.
 
@@ -114,6 +114,8 @@ def convert(
         provenance=f"converted by {this_tool()} from {path.name}, SHA-256 {sha256(path)}",
     )
     file = save_model(network, card, target)
+    if tokens is not None and not drop_text:
+        keep_beside(tokens, Path(target))
     return Conversion(preset, file, Path(target), len(keys.renamed) + len(keys.dropped) - len(dropped), dropped)
 
 

@@ -36,12 +36,12 @@ _SCALE = "temperature of its own training"
 # names that are ours already
 _OURS = Layout(sign="", renamed=((r"(.+)", r"\1"),), dropped=())
 
-DINOV2 = Original(  # of its authors and of timm; every preset's
+DINOV2 = Original(  # of its authors and of timm; every preset's. Other vision transformers of timm are named alike
     preset="eva02-l",
     layout=LAYOUTS["eva02-l"],
     sign="backbone.dinov2.cls_token",
     renamed=((r"(.+)", r"backbone.dinov2.\1"),),
-    dropped=(),
+    dropped=((r"head\..+", "classifier of its own training"),),
     mode="bicubic",
     class_token=True,
 )

@@ -23,13 +23,17 @@ from torch.nn import functional as F
 
 from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints.convert import LICENCE, Conversion, Fit, read_published, this_tool, token_ids_for, translate
-from mfuser_ros.checkpoints.hub import local_file
-from mfuser_ros.checkpoints.keymap import map_keys
+from mfuser_ros.checkpoints.keymap import KeyMap, map_keys
 from mfuser_ros.checkpoints.original_names import DINOV2, Mode, Original, find_original, published_names
 from mfuser_ros.checkpoints.store import ModelCard, TokenIds, save_model, sha256
+from mfuser_ros.checkpoints.token_ids import keep_beside
 from mfuser_ros.errors import CheckpointError
+from mfuser_ros.hub import local_file
 from mfuser_ros.network.config import PRESETS, Architecture
 from mfuser_ros.network.model import MFuser
+
+_OTHER_TEXT = "text tower, left out: the VLM's own is taken, if any"
+_NO_TOWER = "visual tower, left out: the architecture has no place for it"
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,14 @@ def untrained(
 ) -> Untrained:
     """Build the MFuser that training starts from.
 
+    An architecture of one tower, or without text, takes of the files what it has a place for, and does not open a file
+    that fills nothing.
+
     Args:
         vlm: file of EVA02-CLIP-L, CLIP-L (OpenAI's TorchScript archive or a state dict) or SigLIP-L, or its name in
-            open_clip (`mfuser_ros.checkpoints.hub`).
-        vfm: file of DINOv2-L without registers, or its name in timm.
+            open_clip (`mfuser_ros.hub`). It fills text tower and VLM.
+        vfm: file of DINOv2-L without registers or of another vision transformer with timm's names, or its name in timm;
+            for an architecture with a VLM in the VFM's place, as for `vlm`: its visual tower is taken.
         architecture: to build; the preset that the VLM's names belong to if None.
         token_ids: (classes, tokens) ids of the class names; they may also come later.
 
@@ -57,18 +65,24 @@ def untrained(
             the first weight.
         ConfigurationError: timm or open_clip does not know the name.
     """
-    vlm_file, vfm_file = local_file(vlm), local_file(vfm)
-    visual = read_original(vlm_file)
-    original = find_original(visual, source=str(vlm))
-    architecture = architecture or PRESETS[original.preset]
-    architecture = architecture.model_copy(update=score_of(visual))
+    files: list[_File] = []
+    if architecture is None or not architecture.matched or "vlm" in architecture.tower_names:
+        weights = read_original(local_file(vlm))
+        original = find_original(weights, source=str(vlm))
+        architecture = architecture or PRESETS[original.preset]
+        architecture = architecture.model_copy(update=score_of(weights))
+        files.append(_File(vlm, weights, original, ("vlm.", "text."), "vlm."))
+    if "vfm" in architecture.tower_names:
+        weights = read_original(local_file(vfm))
+        is_vlm = architecture.vfm.layout in ("eva02", "clip", "siglip")
+        original = find_original(weights, source=str(vfm)) if is_vlm else DINOV2
+        files.append(_File(vfm, weights, original, ("vfm.",), "vfm."))
     network = MFuser(architecture, token_ids)
     frozen = {name: weight for name, weight in network.state_dict().items() if name != "text.contexts"}
     dropped: dict[str, str] = {}
-    files = ((visual, original, ("vlm.", "text."), vlm), (read_original(vfm_file), DINOV2, ("vfm.",), vfm))
-    for weights, names, prefixes, source in files:
-        expected = {name: weight for name, weight in frozen.items() if name.startswith(prefixes)}
-        ours, left_out = _towers(weights, names, expected, original.preset, str(source))
+    for file in files:
+        expected = {name: weight for name, weight in frozen.items() if name.startswith(file.prefixes)}
+        ours, left_out = _towers(file, expected, architecture.name)
         network.load_state_dict(ours, strict=False)
         dropped |= left_out
     return Untrained(network, dropped)
@@ -109,6 +123,8 @@ def save_untrained(
         provenance=f"untrained: towers by {this_tool()} from {sources}; all other weights are random",
     )
     file = save_model(start.network, card, target)
+    if tokens is not None:
+        keep_beside(tokens, target)
     return Conversion(preset, file, target, len(start.network.state_dict()), start.dropped)
 
 
@@ -148,6 +164,8 @@ def fit_to(mode: Mode, *, class_token: bool) -> Fit:
             return resize_positions(tensor, shape[1], mode, class_token=class_token)
         if name.endswith("patch_embed.proj.weight") and tensor.shape[2:] != shape[2:]:
             return F.interpolate(tensor, shape[2:], mode=mode, align_corners=False)
+        if name.endswith("relative_position_bias_table"):
+            return resize_offsets(tensor, shape[0])
         if name == "text.positional_embedding":
             return tensor[: shape[0]]
         return tensor
@@ -166,18 +184,51 @@ def resize_positions(positions: Tensor, count: int, mode: Mode, *, class_token: 
     return torch.cat([positions[:, :first], resized.flatten(2).transpose(1, 2)], 1)
 
 
-def _towers(
-    weights: Mapping[str, Tensor], original: Original, expected: Mapping[str, Tensor], preset: str, source: str
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    names, dropped = published_names(weights, original)
-    for name in weights:
+def resize_offsets(biases: Tensor, count: int) -> Tensor:
+    """(n, heads) biases for each offset between two places of a square grid, as BEiT has them -> (count, heads).
+
+    A grid of side s has (2 s - 1)^2 offsets; the last three rows concern the class token and stay as they are.
+    """
+    side, wanted = math.isqrt(len(biases) - 3), math.isqrt(count - 3)
+    if side == wanted or side**2 != len(biases) - 3 or wanted**2 != count - 3:
+        return biases  # fits, or is of no square grid and does not
+    grid = biases[:-3].T.reshape(1, -1, side, side)
+    resized = F.interpolate(grid, (wanted, wanted), mode="bicubic", align_corners=False)
+    return torch.cat([resized[0].flatten(1).T, biases[-3:]])
+
+
+@dataclass(frozen=True)
+class _File:
+    """An encoder's weights, and what of them goes where."""
+
+    source: Path
+    weights: dict[str, Tensor]
+    original: Original
+    prefixes: tuple[str, ...]  # of the parts of the network that it fills
+    tower: str  # prefix of the tower that its visual weights go to
+
+
+def _towers(file: _File, expected: Mapping[str, Tensor], architecture: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    original, source = file.original, str(file.source)
+    names, dropped = published_names(file.weights, original)
+    for name in file.weights:
         if name not in dropped and name not in names.values():
-            raise CheckpointError(f"{source}: {name} is no weight of the encoder of {preset}: give the encoder's file")
+            raise CheckpointError(
+                f"{source}: {name} is no weight of the encoder of {original.preset}: give the encoder's file"
+            )
     keys = map_keys(names, original.layout, source=source)
-    published = {theirs: weights[name] for theirs, name in names.items()}
+    parts = {name.partition(".")[0] for name in expected}
+    placed: dict[str, str] = {}
+    for theirs, ours in keys.renamed.items():
+        own = file.tower + ours.removeprefix("vlm.") if ours.startswith("vlm.") else ours
+        if own.partition(".")[0] in parts:
+            placed[theirs] = own
+        else:
+            dropped[names[theirs]] = _OTHER_TEXT if own.startswith("text.") else _NO_TOWER
+    published = {theirs: file.weights[name] for theirs, name in names.items()}
     fit = fit_to(original.mode, class_token=original.class_token)
-    ours = translate(published, keys, expected, preset=preset, source=source, fit=fit)
-    return ours, dropped | {names[theirs]: reason for theirs, reason in keys.dropped.items()}
+    filled = translate(published, KeyMap(placed, {}), expected, preset=architecture, source=source, fit=fit)
+    return filled, dropped | {names[theirs]: reason for theirs, reason in keys.dropped.items()}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -32,7 +32,7 @@ def bench(
         typer.Option(help="Name in models/, path of a .safetensors, or a preset (random weights); may be repeated."),
     ] = ["small"],  # noqa: B006  # typer copies it
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16 or float8.")] = "auto",
     size: Annotated[
         str, typer.Option(metavar="WIDTHxHEIGHT", help="Of the picture; without it 2048x1024 for large presets.")
     ] = "",

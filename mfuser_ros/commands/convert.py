@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.hub import local_file
 
 
 def convert(
@@ -46,6 +47,9 @@ def convert(
     Example: mfuser convert open_clip:EVA02-L-14-336/merged2b_s6b_b61k start.safetensors --vfm
     timm:vit_large_patch14_dinov2.lvd142m
     """
+    if vfm is not None:
+        for encoder in (source, vfm):
+            local_file(encoder)  # a name that cannot be had is said before torch takes seconds to import
     from mfuser_ros.checkpoints import convert as conversion  # noqa: PLC0415  # imports torch
     from mfuser_ros.checkpoints import originals  # noqa: PLC0415
 

@@ -94,17 +94,20 @@ def _efficiency() -> None:
 
     from mfuser_ros.network.alternatives.cost import PAPER, efficiency  # noqa: PLC0415
 
-    table = Table(
-        "fusion", box=None, caption="one block, 2 x 1297 tokens of width 1024, batch 2", caption_justify="left"
-    )
+    table = Table("fusion", box=None)
     for column in ("parameters M", "paper", "GFLOPs", "paper"):
         table.add_column(column, justify="right")
-    table.add_column("note", overflow="fold")
+    table.add_column("")
+    notes = Table(box=None, show_header=False)
     for row in efficiency():
         paper = PAPER.get(row.kind, ("", ""))
         parameters, gflops = row.shown
-        table.add_row(row.kind, parameters, paper[0], gflops, paper[1], row.note)
-    Console().print(table)
+        table.add_row(row.kind, parameters, paper[0], gflops, paper[1], row.verdict)
+        notes.add_row(row.kind, row.note)
+    console = Console()
+    console.print(table)
+    console.print("\none block, 2 x 1297 tokens of width 1024, batch 2\n")
+    console.print(notes)
 
 
 def _scaling(preset: str, device: str, json_file: Path | None, plot: Path | None) -> None:
@@ -124,12 +127,12 @@ def _scaling(preset: str, device: str, json_file: Path | None, plot: Path | None
     points = list(track(scaling.measure(scaling.SIZES[preset], target), total=total, what="sizes", quiet=False))
     name = scaling.device_name(target)
     table = Table("fusion", box=None, title=f"{preset}, one block, one picture, {name}", title_justify="left")
-    for column in ("tokens", "GFLOPs", "ms", "least ms"):
+    for column in ("tokens", "GFLOPs", "ms", "least ms", "processor ms"):
         table.add_column(column, justify="right")
     for point in points:
-        table.add_row(
-            point.kind, f"{point.tokens:,}", f"{point.gflops:.2f}", f"{point.ms:.2f}", f"{point.least_ms:.2f}"
-        )
+        busy = "" if point.processor_ms is None else f"{point.processor_ms:.2f}"
+        times = (f"{point.ms:.2f}", f"{point.least_ms:.2f}", busy)
+        table.add_row(point.kind, f"{point.tokens:,}", f"{point.gflops:.2f}", *times)
     Console().print(table)
     if json_file is not None:
         try:

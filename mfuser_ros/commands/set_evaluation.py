@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from rich.table import Table
 
 import mfuser_ros
 from mfuser_ros.checkpoints.store import load_model, locate, read_description
+from mfuser_ros.commands.limits import tell_limits
 from mfuser_ros.commands.progress import track
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.datasets.content import content_of
@@ -20,6 +21,7 @@ from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
 from mfuser_ros.evaluation.calibration import fit, write_fit
 from mfuser_ros.evaluation.dataset import evaluate, network_probabilities
+from mfuser_ros.evaluation.limits import Limit, judge
 from mfuser_ros.evaluation.protocol import Protocol, SinglePass, choose
 from mfuser_ros.evaluation.record import Record
 from mfuser_ros.evaluation.report.page import write_report
@@ -38,6 +40,7 @@ class SetOptions:
     threshold: float
     size: tuple[int, int] | None  # height, width
     every: int
+    limits: Sequence[Limit]
     quiet: bool
 
 
@@ -64,8 +67,12 @@ def open_set(given: str, data: Path | None) -> tuple[str, Dataset]:
     return given, open_split(load_config(name), split, data)
 
 
-def score(source: str, dataset: Dataset, options: SetOptions, out: Path | None) -> None:
-    """Evaluate, print the table, and write summary.json, frames.parquet and report.html into `out`, if given."""
+def score(source: str, dataset: Dataset, options: SetOptions, out: Path | None) -> bool:
+    """Evaluate, print the table, and write summary.json, frames.parquet and report.html into `out`, if given.
+
+    Returns:
+        Whether every limit holds.
+    """
     config = dataset.config
     architecture = read_description(locate(options.model).with_suffix(".yaml")).architecture
     way = choose(architecture, config, options.protocol, options.size)
@@ -91,6 +98,7 @@ def score(source: str, dataset: Dataset, options: SetOptions, out: Path | None) 
     }  # fmt: skip
     model = {"name": segmenter.name, "sha256": segmenter.sha256}
     summary = summarise(result, source=source, model=model, settings=settings, record=record)
+    summary["limits"] = judge(summary, options.limits)
     if not options.quiet:
         _print_scores(summary)
     if out is not None:
@@ -99,6 +107,7 @@ def score(source: str, dataset: Dataset, options: SetOptions, out: Path | None) 
         write_summary(summary, out)
         if not options.quiet:
             print(page)
+    return tell_limits(summary)
 
 
 def check(source: str, dataset: Dataset, options: SetOptions) -> None:

@@ -122,12 +122,7 @@ class DatasetConfig(BaseModel):
     @field_validator("labels", mode="before")
     @classmethod
     def _labels_by_name(cls, labels: Any) -> Any:  # whatever a YAML holds
-        if labels == "fine":
-            names = vocabulary.load().names
-            return tuple(Label(id=number, name=name, members=(number,)) for number, name in enumerate(names))
-        if isinstance(labels, str) and labels not in shipped():
-            raise ValueError(f"labels are a list, fine, or those of one of {', '.join(shipped())}; found {labels!r}")
-        return load_config(labels).labels if isinstance(labels, str) else labels
+        return labels_by_name(labels)
 
     @field_validator("labels")
     @classmethod
@@ -189,6 +184,17 @@ class DatasetConfig(BaseModel):
 def shipped() -> list[str]:
     """Names of the sets in config/datasets."""
     return sorted(path.stem for path in share.find("config/datasets").glob("*.yaml"))
+
+
+def labels_by_name(labels: Any) -> Any:  # whatever a YAML holds
+    """The labels that a name stands for, as plain values: "fine" for the 19, or the name of a set for its own."""
+    if isinstance(labels, str) and labels not in ("fine", *shipped()):
+        raise ValueError(f"labels are a list, fine, or those of one of {', '.join(shipped())}; found {labels!r}")
+    if labels == "fine":
+        return [
+            {"id": number, "name": name, "members": [number]} for number, name in enumerate(vocabulary.load().names)
+        ]
+    return [label.model_dump() for label in load_config(labels).labels] if isinstance(labels, str) else labels
 
 
 def load_config(name_or_path: str | Path) -> DatasetConfig:

@@ -72,6 +72,10 @@ class FileDataset(Sequence[Sample]):
             )
         return Sample(picture, label, stem)
 
+    def photo(self, index: int) -> bytes:
+        """The file of a picture as it lies; raises DatasetError where it cannot be read."""
+        return _read(self._pairs[self.stems[index]][0])
+
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 

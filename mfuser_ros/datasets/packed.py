@@ -74,6 +74,10 @@ class PackedDataset(Sequence[Sample]):
             raise DatasetError(f"{name}: holds id {min(wrong)}, {self.config.name} has {sorted(known)}")
         return Sample(picture, label, stem)
 
+    def photo(self, index: int) -> bytes:
+        """The file of a picture as it lies; raises DatasetError where it cannot be read."""
+        return _read(self._photos[self.stems[index]])
+
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 

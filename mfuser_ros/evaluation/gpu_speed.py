@@ -124,7 +124,7 @@ def fast_network(what: Subject, device: torch.device, precision: Precision) -> M
     model = optimize(what.make()).to(device).requires_grad_(requires_grad=False)
     if precision != "float32":
         lower(model, DTYPES[precision])
-    speed_up(model, device)
+    speed_up(model, device, float8=precision == "float8")
     return model
 
 

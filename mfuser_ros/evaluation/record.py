@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from mfuser_ros.datasets.config import DatasetConfig
 from mfuser_ros.evaluation.boundary import Boundary
 from mfuser_ros.evaluation.dataset import Judged
+from mfuser_ros.evaluation.metrics import Calibration, Confusion
 from mfuser_ros.vocabulary import UNKNOWN
 
 KEPT_WIDTH = 960  # pixels; larger pictures are kept smaller
@@ -29,6 +30,8 @@ _PLAIN: dict[str, pa.DataType] = {
     "latency_ms": pa.float64(),
     "confidence": pa.float64(),
     "unknown_share": pa.float64(),
+}
+SCORES: dict[str, pa.DataType] = {
     "miou": pa.float64(),
     "pixel_accuracy": pa.float64(),
     "road_precision": pa.float64(),
@@ -37,7 +40,7 @@ _PLAIN: dict[str, pa.DataType] = {
     "boundary_iou": pa.float64(),
     "ece": pa.float64(),
 }
-_COUNTS: dict[str, pa.DataType] = {  # what any set of rows can be summed from again
+COUNTS: dict[str, pa.DataType] = {  # what any set of rows can be summed from again
     "confusion": pa.list_(pa.int64()),  # (C, C + 1), row by row
     "calibration": pa.list_(pa.float64()),  # (3, BINS): pixels, confidence, correct
     "boundary": pa.list_(pa.int64()),  # (2, C): intersection, union
@@ -84,8 +87,7 @@ class Record:
         boundary = Boundary.empty(len(self.config.labels))
         boundary.add(label, prediction)
         self.boundary.counts += boundary.counts
-        scores, calibration = judged.confusion.scores(), judged.calibration
-        road = self.config.road
+        scores = judged.confusion.scores()
         index = len(self.rows)
         self.rows.append({
             "index": index,
@@ -95,19 +97,8 @@ class Record:
             "latency_ms": judged.latency_ms,
             "confidence": float(judged.probability.mean()),
             "unknown_share": float((prediction == UNKNOWN).mean()),
-            "miou": scores.miou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "road_precision": None if road is None else number(scores.precision[road]),
-            "road_recall": None if road is None else number(scores.recall[road]),
-            "road_iou": None if road is None else number(scores.iou[road]),
-            "boundary_iou": boundary.mean,
-            "ece": calibration.ece,
+            **score_columns(judged.confusion, judged.calibration, boundary, self.config.road),
             **{f"iou_{entry.name}": number(scores.iou[entry.id]) for entry in self.config.labels},
-            "confusion": judged.confusion.counts.ravel().tolist(),
-            "calibration": np.concatenate(
-                [calibration.pixels, calibration.confidence, calibration.correct]
-            ).tolist(),
-            "boundary": boundary.counts.ravel().tolist(),
         })  # fmt: skip
         if scores.miou is not None:
             self._keep(judged, scores.miou, index)
@@ -135,7 +126,7 @@ class Record:
     def write_frames(self, folder: Path) -> Path:
         """Write frames.parquet, one row a picture, into a folder, which is made if need be; its path."""
         scores = {f"iou_{label.name}": pa.float64() for label in self.config.labels}
-        schema = pa.schema(list({**_PLAIN, **scores, **_COUNTS}.items()))
+        schema = pa.schema(list({**_PLAIN, **SCORES, **scores, **COUNTS}.items()))
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "frames.parquet"
         pq.write_table(pa.Table.from_pylist(self.rows, schema=schema), path)
@@ -162,6 +153,32 @@ class Record:
             cv2.resize(judged.prediction, size, interpolation=cv2.INTER_NEAREST),
             _faults(judged.confusion.counts, [label.name for label in self.config.labels]),
         )
+
+
+def score_columns(
+    confusion: Confusion, calibration: Calibration, boundary: Boundary, road: int | None
+) -> dict[str, Any]:
+    """The columns `SCORES` and `COUNTS` of one picture.
+
+    Args:
+        confusion: of the picture, as all that follow.
+        calibration: of its confidence.
+        boundary: of its outlines.
+        road: label id of the road; None where no label holds it.
+    """
+    scores = confusion.scores()
+    return {
+        "miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "road_precision": None if road is None else number(scores.precision[road]),
+        "road_recall": None if road is None else number(scores.recall[road]),
+        "road_iou": None if road is None else number(scores.iou[road]),
+        "boundary_iou": boundary.mean,
+        "ece": calibration.ece,
+        "confusion": confusion.counts.ravel().tolist(),
+        "calibration": np.concatenate([calibration.pixels, calibration.confidence, calibration.correct]).tolist(),
+        "boundary": boundary.counts.ravel().tolist(),
+    }
 
 
 def number(value: float | None) -> float | None:

@@ -34,7 +34,7 @@ class Task(BaseModel):
     frames: PositiveInt  # calls that are timed
     model: str = "small"
     device: str = "auto"
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "float16", "bfloat16", "float8"] = "auto"
     batch: PositiveInt = 1
     stages: bool = False
 

@@ -9,11 +9,13 @@ from typing import Literal
 import torch
 
 from mfuser_ros import vocabulary as vocabularies
-from mfuser_ros.checkpoints import load_model
+from mfuser_ros.checkpoints import load_model, locate
+from mfuser_ros.checkpoints.token_ids import tokens_beside
 from mfuser_ros.errors import ConfigurationError, DeviceError, VocabularyError
 from mfuser_ros.inference.exported import ExportedNetwork
 from mfuser_ros.inference.queries import adopt
 from mfuser_ros.inference.segmenter import Precision, Segmenter, Size
+from mfuser_ros.network import fused
 from mfuser_ros.network.optimize import optimize
 from mfuser_ros.vocabulary import Vocabulary
 
@@ -35,11 +37,13 @@ def load(
         device: auto (a GPU if there is one), cpu, cuda, or cuda:1.
         threshold: probability below which a pixel is unknown (255); None: the model's own; 0 turns it off.
         input_size: height and width that the network sees; None: as the model says.
-        precision: auto is float32 on a CPU and float16 on a GPU.
+        precision: auto is float32 on a CPU and float16 on a GPU; float8 is bfloat16 with the towers' linear maps in
+            e4m3.
         vocabulary: what the ids of a mask shall mean; None or empty: the shipped one. Names, colours and roles are
             free. The queries of a class are names of the model's classes, which are merged: their probabilities add
             up. What no class uses counts as unknown, the others become no surer by it. A model with a text tower
-            takes any other words, too (`mfuser_ros.inference.queries`).
+            takes any other words, too (`mfuser_ros.inference.queries`); SigLIP's looks up their ids in
+            NAME.tokens.model, .yaml or .json beside the weights.
         onnx: file of `mfuser export` for the same weights and vocabulary, which OpenVINO runs in the place of torch; on
             a CPU alone, at the file's size, in float32 or bfloat16.
 
@@ -61,7 +65,7 @@ def load(
             )
     elif not isinstance(vocabulary, Vocabulary):
         vocabulary = vocabularies.load(Path(vocabulary))
-    members = adopt(network, description, vocabulary)
+    members = adopt(network, description, vocabulary, tokens_beside(locate(model)))
     exported = None
     if onnx is not None:
         exported = ExportedNetwork(onnx, sha256=description.sha256, classes=vocabulary.names, precision=arithmetic)
@@ -120,8 +124,10 @@ def choose_precision(
         raise ConfigurationError(f"onnx: runs on a CPU, device is {device}: choose cpu or leave it out")
     if precision == "auto":
         return "float32" if device.type == "cpu" else "float16"
-    if precision not in ("float32", "float16", "bfloat16"):
-        raise ConfigurationError(f"precision {precision!r}: choose auto, float32, float16 or bfloat16")
+    if precision not in ("float32", "float16", "bfloat16", "float8"):
+        raise ConfigurationError(f"precision {precision!r}: choose auto, float32, float16, bfloat16 or float8")
     if device.type == "cpu" and precision != "float32" and not (exported and precision == "bfloat16"):
         raise ConfigurationError(f"precision {precision}: a CPU runs float32 alone: choose float32 or auto")
+    if precision == "float8" and (torch.cuda.get_device_capability(device) < (8, 9) or not fused.triton_is_there()):
+        raise ConfigurationError("precision float8: needs a GPU of compute capability 8.9 and triton: choose auto")
     return precision

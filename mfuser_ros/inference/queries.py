@@ -8,13 +8,17 @@ words are nearest to its own (`mfuser_ros.network.rebind`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from mfuser_ros.checkpoints import ModelCard
 from mfuser_ros.checkpoints.store import class_token_ids
+from mfuser_ros.checkpoints.token_ids import read_token_ids
 from mfuser_ros.errors import ConfigurationError, VocabularyError
-from mfuser_ros.network.config import DroppedText, LinkedText, StoredText
+from mfuser_ros.network.config import DroppedText, LinkedText, SiglipText, StoredText
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.rebind import nearest_classes, rebind
 from mfuser_ros.network.text import TextEncoder
@@ -24,7 +28,7 @@ Members = tuple[tuple[int, ...], ...]
 """For each class of a vocabulary the ids of the model's classes that it is made of."""
 
 
-def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members | None:
+def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary, tokens: Path | None = None) -> Members | None:
     """Make a network speak of the classes of a vocabulary.
 
     Args:
@@ -32,6 +36,7 @@ def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members |
         card: of the model; names its classes.
         vocabulary: every query the name of a class of the model, each at most once; or, with a text tower, any words.
             Embeddings of several phrases are averaged.
+        tokens: file that gives SigLIP's text tower the token ids of other words (`read_token_ids`), if there is one.
 
     Returns:
         What is to be merged; None where the classes of the vocabulary are those of the network, one for one.
@@ -52,11 +57,10 @@ def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members |
             f"{card.name}: query {strange!r}: the model {why}, its classes can be renamed, merged and "
             f"recoloured only: {mend}et each query be one of {', '.join(own)}"
         )
-    assert not isinstance(card.architecture.text, (StoredText, DroppedText, LinkedText))  # there is a text tower
     with torch.no_grad():
         trained = network.text().clone()
     try:
-        ids = class_token_ids(card.architecture.text, queries, None)
+        ids = _token_ids(card, queries, tokens)
         network.text.set_token_ids(ids, [len(entry.queries) for entry in vocabulary.classes])
     except (ConfigurationError, VocabularyError) as error:
         raise VocabularyError(f"{card.name}: query {strange!r} is none of its classes: {error}") from error
@@ -64,6 +68,19 @@ def adopt(network: MFuser, card: ModelCard, vocabulary: Vocabulary) -> Members |
         with torch.no_grad():
             rebind(network, nearest_classes(network.text(), trained))
     return None
+
+
+def _token_ids(card: ModelCard, queries: Sequence[str], tokens: Path | None) -> Sequence[Sequence[int]]:
+    text = card.architecture.text
+    assert not isinstance(text, (StoredText, DroppedText, LinkedText))  # there is a text tower
+    if not isinstance(text, SiglipText):
+        return class_token_ids(text, queries, None)
+    if tokens is None:
+        raise ConfigurationError(
+            "SigLIP's tokenizer does not ship with us: beside NAME.safetensors put its spiece.model as "
+            "NAME.tokens.model, or the ids of all words as NAME.tokens.yaml"
+        )
+    return read_token_ids(tokens, queries, text.tokens)
 
 
 def merging(members: Members, classes: int) -> Tensor:

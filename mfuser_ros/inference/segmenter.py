@@ -28,11 +28,16 @@ from mfuser_ros.vocabulary import UNKNOWN, Vocabulary
 if TYPE_CHECKING:
     from mfuser_ros.inference.engine import Engine
 
-Precision = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "float16", "bfloat16", "float8"]
 Size = tuple[int, int]  # height, width
 
 _WINDOWS = 18  # of sliding windows on a GPU at once: a frame of 1024x2048 in one batch
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float8": torch.bfloat16,  # of all but the towers' linear maps
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Segmenter:
         elif precision != "float32":
             lower(self.model, DTYPES[precision])
         self._windows = 1 if device.type == "cpu" else _WINDOWS
-        self.engine = self._make_engine(device)
+        self.engine = self._make_engine(device, precision)
         self.vocabulary = vocabulary
         self.name = name
         self.sha256 = sha256
@@ -134,13 +139,13 @@ class Segmenter:
             raise ConfigurationError(f"threshold {value}: must lie between 0 (nothing is unknown) and 1")
         self._threshold = float(value)
 
-    def _make_engine(self, device: torch.device) -> Engine | None:
+    def _make_engine(self, device: torch.device, precision: Precision) -> Engine | None:
         """The engine of a GPU that can compile kernels; None elsewhere."""
         if device.type != "cuda" or not fused.triton_is_there():
             return None
         from mfuser_ros.inference.engine import Engine, speed_up  # noqa: PLC0415  # a CPU does without
 
-        speed_up(self.model, device)
+        speed_up(self.model, device, float8=precision == "float8")
         return Engine(self._probabilities_of, device, shrink=self._take_fewer_windows)
 
     def _take_fewer_windows(self) -> bool:
@@ -204,9 +209,21 @@ class Segmenter:
         """
         _check_picture(picture)
         with torch.inference_mode():
-            small = self._probabilities([picture], self.input_size_for(*picture.shape[:2]))
-            large = F.interpolate(small, size, mode="bilinear", align_corners=False)[0]
-        return large.cpu().numpy()
+            return _enlarged(self._probabilities([picture], self.input_size_for(*picture.shape[:2])), size)
+
+    def with_probabilities(self, picture: np.ndarray, size: Size) -> tuple[Segmentation, np.ndarray]:
+        """The Segmentation of a picture and, from the same pass, what `probabilities` gives for it."""
+        _check_picture(picture)
+        with torch.inference_mode():
+            begin = time.perf_counter()
+            batch = self.prepare([picture], self.input_size_for(*picture.shape[:2]))
+            prepared = time.perf_counter()
+            small = self._infer(batch)
+            inferred = time.perf_counter()
+            result = self._finish(picture, small[0])
+            large = _enlarged(small, size)
+        self.timing = Timing(*(np.diff([begin, prepared, inferred, time.perf_counter()]) * 1e3).tolist())
+        return result, large
 
     def prepare(self, pictures: list[np.ndarray], size: Size) -> Tensor:
         """What the network gets: (batch, 3, h, w) RGB 0..255 float on the device, channels last in memory.
@@ -327,6 +344,11 @@ class Segmenter:
         if self._threshold > 0:
             mask = cv2.bitwise_or(labels, cv2.compare(best, self._threshold, cv2.CMP_LT))  # 255 where unsure
         return Segmentation(picture, mask, confidence, labels, self.vocabulary)
+
+
+def _enlarged(probability: Tensor, size: Size) -> np.ndarray:
+    """(1, K, h, w) to float32 (K, height, width)."""
+    return F.interpolate(probability, size, mode="bilinear", align_corners=False)[0].cpu().numpy()
 
 
 def _check_picture(picture: np.ndarray) -> None:

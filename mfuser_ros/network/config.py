@@ -29,7 +29,7 @@ class _Config(BaseModel):
 class TowerConfig(_Config):
     """One vision tower: a timm network that is run stage by stage."""
 
-    layout: Literal["dinov2", "eva02", "clip", "siglip", "mobilenetv2"]  # how the network is cut into stages
+    layout: Literal["dinov2", "beit", "eva02", "clip", "siglip", "mobilenetv2"]  # how the network is cut into stages
     model: str  # name for timm.create_model
     options: dict[str, Any] = {}  # its keyword arguments; their types are timm's affair, hence Any
     stages: PositiveInt | None = None  # groups that a transformer's blocks are run in; None: one block each

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfuser_ros.network.config import Architecture
-from mfuser_ros.network.towers import Tower
+from mfuser_ros.network.tower import Tower
 
 
 class JointProjection(nn.Module):

@@ -19,7 +19,8 @@ from mfuser_ros.network.mtenhancer import build_enhancer
 from mfuser_ros.network.neck import build_neck
 from mfuser_ros.network.pixel_decoder import PixelDecoder, PixelFeatures
 from mfuser_ros.network.text import build_text
-from mfuser_ros.network.towers import Tower, build_tower, check_grids
+from mfuser_ros.network.tower import Tower
+from mfuser_ros.network.towers import build_tower, check_grids
 
 __all__ = ["MFuser", "Output", "Prediction", "assemble"]
 

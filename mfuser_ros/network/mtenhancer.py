@@ -110,7 +110,7 @@ class MTEnhancer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Truncated normal maps, also inside the MVFuser (quirks 10 and 11 of the published construction)."""
+        """Truncated normal maps and no biases, also inside the MVFuser; gamma is as large, not small, as published."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -57,10 +57,10 @@ class MVFuser(nn.Module):
     def _initialise_dt(self) -> None:
         """Start with step sizes spread log-uniformly over 0.001 to 0.1 (Mamba's own initialisation)."""
         with torch.no_grad():
-            nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
-            span = math.log(0.1) - math.log(0.001)
-            dt = torch.exp(torch.rand_like(self.dt_proj.bias) * span + math.log(0.001)).clamp(min=1e-4)
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+            bound = self.rank**-0.5
+            self.dt_proj.weight.uniform_(-bound, bound)
+            steps = torch.empty_like(self.dt_proj.bias).uniform_(math.log(0.001), math.log(0.1)).exp()
+            self.dt_proj.bias.copy_(steps.expm1().log())  # softplus of it is the step
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, L, width) tokens of both towers, VFM first -> (batch, L, width) offsets."""

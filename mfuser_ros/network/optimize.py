@@ -18,7 +18,8 @@ def optimize(network: MFuser) -> MFuser:
     - The BatchNorm of the pyramid is folded into the transposed convolution before it. The transposed convolutions that
       end levels 0 and 1 are merged with the 1x1 convolutions that the pixel decoder starts with: as published, 2048
       channels become 256 in one step, an eighth of the products and of the memory.
-    - The scale of each MVFuser is folded into the weight of its norm (`MVFuser.fold_scale`).
+    - The scale of each MVFuser is folded into the weight of its norm (`MVFuser.fold_scale`). Its alternatives keep
+      theirs: they end in a linear map, whose weights a scale of 0.001 would make subnormal in half precision.
     - A text tower that has its token ids gives place to its embeddings, which frees its memory.
     - Predictions of all query decoder layers but the last are skipped by `MFuser.predict`, optimized or not.
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.mvfuser import MVFuser
-from mfuser_ros.network.towers import Tower
+from mfuser_ros.network.tower import Tower
 
 
 @torch.no_grad()

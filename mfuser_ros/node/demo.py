@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mfuser_ros import share, vocabulary
+from mfuser_ros import vocabulary
 from mfuser_ros.bags import BagReader, Frame
 from mfuser_ros.bags.read import COMPRESSED_IMAGE
 from mfuser_ros.drivable import CameraModel
@@ -24,7 +24,7 @@ from mfuser_ros.errors import CalibrationError, InputError
 from mfuser_ros.node.calibration import intrinsics, pose_parameter
 from mfuser_ros.node.images import to_rgb
 from mfuser_ros.node.player import TIMES, Output, Player
-from mfuser_ros.node.process import NodeProcess
+from mfuser_ros.node.process import NodeProcess, isolation
 from mfuser_ros.node.recorder import DriveFiles, DriveNotes, DriveRecorder
 
 POSE_FRAMES = 15
@@ -97,7 +97,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
         NodeError: the node does not start, dies, or does not answer in time.
     """
     logs = settings.out / "log"
-    environment = _isolation(settings.domain_id, logs)
+    environment = isolation(settings.domain_id, logs)
     os.environ.update(environment)  # the middleware reads it when the player joins the graph
     with ExitStack() as stack:
         drive = _opened(stack.enter_context(BagReader(settings.bag)), settings)
@@ -132,16 +132,6 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DriveFiles:
         steps = {_step(name): player.times[name] for name in TIMES}
         recorder.write_page(DriveNotes(title, note, _facts(settings, drive, pose, player.diagnostics)), steps)
     return files
-
-
-def _isolation(domain_id: int, logs: Path) -> dict[str, str]:
-    """Environment in which the two processes hear each other and nobody else, and keep their logs."""
-    return {
-        "ROS_DOMAIN_ID": str(domain_id),
-        "ROS_LOG_DIR": str(logs),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(share.find("config/fastdds_shm.xml")),
-    }
 
 
 def _opened(bag: BagReader, settings: DemoSettings) -> _Drive:

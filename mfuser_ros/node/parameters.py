@@ -148,7 +148,7 @@ NODE = (
         "string",
         "auto",
         "Arithmetic of the network; auto is float32 on a CPU.",
-        choices=("auto", "float32", "float16", "bfloat16"),
+        choices=("auto", "float32", "float16", "bfloat16", "float8"),
     ),
     Parameter("vocabulary", "string", "", "Path of a vocabulary YAML; empty: the model's own."),
     Parameter("device", "string", "auto", "auto, cpu, cuda or cuda:N."),

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -20,6 +19,7 @@ from std_msgs.msg import Float64, String
 from mfuser_ros.bags.read import Frame
 from mfuser_ros.errors import InputError, NodeError
 from mfuser_ros.node import exchange
+from mfuser_ros.node.complaints import Complaints
 
 Output = Literal["mask", "confidence", "grid", "contacts"]
 
@@ -65,7 +65,6 @@ class Player:
 
     Attributes:
         times: milliseconds that the node published of its own work, one list for each of `TIMES`.
-        diagnostics: newest key-value pairs of the camera's status on /diagnostics; empty before the first.
         class_map: JSON text that the node latched; None until `wait_for_node` has returned.
     """
 
@@ -120,13 +119,15 @@ class Player:
         self.times: dict[str, list[float]] = {name: [] for name in TIMES}
         for part in TIMES:
             self._node.create_subscription(Float64, f"{node}/debug/{part}", self._keep_time(part), _reliable(depth=10))
-        self.diagnostics: dict[str, str] = {}
-        self._trouble = ""  # of the newest status, where it is an error
-        self._status = f"{node.rpartition('/')[2]}: {camera}"
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._keep_diagnostics, _reliable(depth=10))
+        self._complaints = Complaints(self._node, [f"{node.rpartition('/')[2]}: {camera}"])
         self.class_map: str | None = None
         self._class_map_topic = f"{node}/class_map"
         self._node.create_subscription(String, self._class_map_topic, self._keep_class_map, _latched())
+
+    @property
+    def diagnostics(self) -> dict[str, str]:
+        """Newest key-value pairs of the camera's status on /diagnostics; empty before the first."""
+        return self._complaints.values
 
     def __enter__(self) -> Player:
         return self
@@ -156,8 +157,8 @@ class Player:
             if not self._spin_until(self._or_failed(is_there), end_s):
                 seen = ", ".join(sorted({f"{space.rstrip('/')}/{name}" for name, space in self._others()})) or "none"
                 raise NodeError(f"no {what} after {deadline_s:g} s (nodes seen: {seen}): see the node's log")
-            if self._has_failed():
-                raise NodeError(f"the node is not ready: {self._trouble}")
+            if self._complaints.has_failed:
+                raise NodeError(f"the node is not ready: {self._complaints}")
 
     def play(self, frames: Iterable[Frame], *, deadline_s: float = 30.0) -> Iterator[Answer]:
         """Send each frame when the answer to the last one has come; yield the answers.
@@ -189,7 +190,7 @@ class Player:
             if not self._spin_until(self._has_arrived(name, frame.stamp_ns), sent_s + deadline_s):
                 raise NodeError(
                     f"frame {frame.index} (stamp {frame.stamp_ns} ns): nothing on {self._topics[name][1]} after "
-                    f"{deadline_s:g} s: {self._trouble or 'see the log of the node'}"
+                    f"{deadline_s:g} s: {self._complaints or 'see the log of the node'}"
                 )
         got = {name: self._arrived[name].pop(frame.stamp_ns) for name in self._wanted}
         for arrived in self._arrived.values():
@@ -228,11 +229,8 @@ class Player:
             self._executor.spin_once(timeout_sec=min(left_s, 0.1))
         return True
 
-    def _has_failed(self) -> bool:
-        return " failed: " in self._trouble  # as the node says of its transitions; other errors may pass
-
     def _or_failed(self, condition: Callable[[], bool]) -> Callable[[], bool]:
-        return lambda: condition() or self._has_failed()
+        return lambda: condition() or self._complaints.has_failed
 
     def _output_topics(self) -> list[str]:
         return [self._topics[name][1] for name in self._wanted]
@@ -258,12 +256,6 @@ class Player:
 
     def _keep_time(self, name: str) -> Callable[[Float64], None]:
         return lambda message: self.times[name].append(float(message.data))
-
-    def _keep_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == self._status:
-                self.diagnostics = {pair.key: pair.value for pair in status.values}
-                self._trouble = status.message if status.level == DiagnosticStatus.ERROR else ""
 
     def _keep_class_map(self, message: String) -> None:
         self.class_map = str(message.data)

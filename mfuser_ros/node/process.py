@@ -13,10 +13,21 @@ from typing import Any
 
 import yaml
 
+from mfuser_ros import share
 from mfuser_ros.errors import NodeError
 
 STOP_S = 20.0
 """How long a node may take to end after SIGINT."""
+
+
+def isolation(domain_id: int, logs: Path) -> dict[str, str]:
+    """Environment in which the node and who plays to it hear each other and nobody else, and keep their logs."""
+    return {
+        "ROS_DOMAIN_ID": str(domain_id),
+        "ROS_LOG_DIR": str(logs),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(share.find("config/fastdds_shm.xml")),
+    }
 
 
 class NodeProcess:

@@ -7,9 +7,9 @@ import re
 import torch
 from torch import nn
 
+from mfuser_ros.network.mobilenet import MobileNetV2Tower
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import TextEncoder
-from mfuser_ros.network.towers import MobileNetV2Tower
 from mfuser_ros.training.config import OptimizerConfig
 
 # matrices without decay

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mfuser_ros.errors import ConfigurationError
 from mfuser_ros.network.model import MFuser, Output
 from mfuser_ros.network.text import EvaTextEncoder, StoredTextQueries, tokenize
-from mfuser_ros.network.towers import Tower
+from mfuser_ros.network.tower import Tower
 
 TEMPLATE = "a clean origami of a {}"  # of tqdm
 
@@ -31,17 +31,17 @@ class Drift(NamedTuple):
 class Anchor:
     """The last tower and the words of a network as they are now, to measure later how far it has gone from them."""
 
-    def __init__(self, model: MFuser, names: Sequence[str]) -> None:
+    def __init__(self, model: MFuser, names: Sequence[str] | None) -> None:
         """Copy the tower, frozen.
 
         Args:
             model: as the training begins.
-            names: of the classes.
+            names: of the classes; None: words are not measured, and their drift is 0.
 
         Raises:
             ConfigurationError: the network has no words, or its tokenizer does not ship with us (SigLIP).
         """
-        self._words = plain_words(model, names)
+        self._words = None if names is None else plain_words(model, names)
         self._tower = model.towers[-1]
         self._frozen = copy.deepcopy(self._tower).eval().requires_grad_(requires_grad=False)
 
@@ -50,7 +50,9 @@ class Anchor:
         with torch.no_grad():
             was = global_embedding(self._frozen, last_tokens(self._frozen, pictures))
         is_now = global_embedding(self._tower, output.encoded.tokens[-1])
-        return Drift(language_loss(output.queries, self._words), F.mse_loss(is_now.float(), was.float()))
+        words = self._words
+        language = is_now.new_zeros(()) if words is None else language_loss(output.queries, words)
+        return Drift(language, F.mse_loss(is_now.float(), was.float()))
 
 
 @torch.no_grad()

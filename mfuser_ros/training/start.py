@@ -11,17 +11,18 @@ from mfuser_ros.checkpoints.convert import token_ids_for
 from mfuser_ros.checkpoints.originals import untrained
 from mfuser_ros.checkpoints.store import class_token_ids, read_tensors
 from mfuser_ros.errors import CheckpointError, ConfigurationError
+from mfuser_ros.hub import OPEN_CLIP, TIMM
 from mfuser_ros.network.config import DroppedText, LinkedText, StoredText, changed
+from mfuser_ros.network.mobilenet import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.network.text import StoredTextQueries
-from mfuser_ros.network.towers import MobileNetV2Tower, load_mobilenet
 from mfuser_ros.training.config import TowerFiles, TrainConfig
 
 
 def initial_model(config: TrainConfig, towers: Path) -> MFuser:
     """The preset as the recipe changes it, with pretrained towers and text; all else is random by the recipe's seed.
 
-    Towers of a preset with a text tower come from the files of the original encoders, as published.
+    Transformers, and a text tower, come from the files of the original encoders, as published.
 
     Raises:
         ConfigurationError: no such preset, changes that it does not allow, or towers that no file fills.
@@ -31,7 +32,8 @@ def initial_model(config: TrainConfig, towers: Path) -> MFuser:
     files = config.towers
     torch.manual_seed(config.seed)
     text, names = architecture.text, vocabulary.load().names
-    if isinstance(text, StoredText | LinkedText):
+    convolutional = all(getattr(architecture, tower).layout == "mobilenetv2" for tower in architecture.tower_names)
+    if isinstance(text, StoredText) or (isinstance(text, LinkedText) and convolutional):
         model = MFuser(architecture)
         load_pretrained(model, files, towers)
         return model
@@ -39,13 +41,17 @@ def initial_model(config: TrainConfig, towers: Path) -> MFuser:
         raise ConfigurationError(
             "changes.text.kind dropped: its contexts cannot be trained: choose the text tower's kind"
         )
-    if architecture.towers != "both":
-        raise ConfigurationError(
-            f"changes.towers {architecture.towers}: original encoders fill both towers of {config.preset}: leave it out"
-        )
+    vlm, vfm = (_source(towers, name) for name in (files.vlm, files.vfm))
+    if isinstance(text, LinkedText):
+        return untrained(vlm, vfm, architecture=architecture).network
     tokens = None if files.tokens is None else towers / files.tokens
     token_ids = tuple(map(tuple, class_token_ids(text, names, token_ids_for(architecture, names, tokens))))
-    return untrained(towers / files.vlm, towers / files.vfm, architecture=architecture, token_ids=token_ids).network
+    return untrained(vlm, vfm, architecture=architecture, token_ids=token_ids).network
+
+
+def _source(folder: Path, name: str) -> Path:
+    """A file in the folder, or a name in timm or open_clip as it is."""
+    return Path(name) if name.startswith((TIMM, OPEN_CLIP)) else folder / name
 
 
 def load_pretrained(model: MFuser, files: TowerFiles, folder: Path) -> None:

@@ -55,7 +55,8 @@ class Step:
         self.model = model.train()
         self.done = 0
         losses = config.losses
-        self._anchor = Anchor(model, vocabulary.load().names) if losses.language or losses.vision else None
+        names = vocabulary.load().names if losses.language else None
+        self._anchor = Anchor(model, names) if losses.language or losses.vision else None
         self._sources = sources
         self._config = config
         self.device = device

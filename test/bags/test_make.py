@@ -1,8 +1,9 @@
 import cv2
 import numpy as np
 import pytest
+from rosbags.interfaces import QosDurability, QosReliability
 
-from mfuser_ros.bags import BagReader, CameraCalibration, make_bag
+from mfuser_ros.bags import BagReader, CameraCalibration, Shot, make_bag
 from mfuser_ros.errors import CalibrationError, InputError
 
 CALIBRATION = CameraCalibration(32, 16, "plumb_bob", np.zeros(5), np.diag([9.0, 9, 1]), np.eye(3), np.eye(3, 4))
@@ -10,12 +11,12 @@ CALIBRATION = CameraCalibration(32, 16, "plumb_bob", np.zeros(5), np.diag([9.0, 
 
 def pictures(count=3, shape=(16, 32, 3)):
     """Flat pictures, redder each time."""
-    return [np.full(shape, (60 * index, 40, 90), np.uint8) for index in range(count)]
+    return [Shot(np.full(shape, (60 * index, 40, 90), np.uint8)) for index in range(count)]
 
 
 def test_frame_i_is_stamped_start_plus_i_periods(tmp_path):
     made = make_bag(pictures(), tmp_path / "bag", period_ns=120_000_000, start_ns=5 * 10**9, calibration=CALIBRATION)
-    assert made[1:] == (3, "/front/image_raw/compressed", "/front/camera_info")
+    assert made[1:] == (3, "/front/image_raw/compressed", "/front/camera_info", None)
     with BagReader(made.path) as bag:
         frames = list(bag.frames(made.picture_topic))
         infos = list(bag.messages("/front/camera_info"))
@@ -41,7 +42,7 @@ def test_raw_pictures_are_kept_exactly(tmp_path):
     assert made.info_topic is None
     with BagReader(made.path) as bag:
         found = [frame.message.data.reshape(16, 32, 3) for frame in bag.frames(made.picture_topic)]
-    np.testing.assert_array_equal(found, pictures())
+    np.testing.assert_array_equal(found, [shot.picture for shot in pictures()])
 
 
 def test_topic_and_frame_can_be_named(tmp_path):
@@ -82,3 +83,23 @@ def test_calibration_of_another_frame_is_refused(tmp_path):
         CalibrationError, match="camera calibration is of frame rear, the bag's is front_camera_optical_"
     ):
         make_bag(pictures(), tmp_path / "bag", period_ns=1, start_ns=0, calibration=other)
+
+
+def test_encoded_pictures_and_labels_are_recorded_as_they_are(tmp_path):
+    files = [cv2.imencode(suffix, np.full((16, 32, 3), 9, np.uint8))[1].tobytes() for suffix in (".jpg", ".png")]
+    shots = [Shot(np.zeros((16, 32, 3), np.uint8), file, np.full((16, 32), 7, np.uint8)) for file in files]
+    made = make_bag(shots, tmp_path / "bag", period_ns=1, start_ns=0, scheme='{"name": "x"}')
+    assert made.label_topic == "/front/label"
+    with BagReader(made.path) as bag:
+        frames = list(bag.frames(made.picture_topic))
+        labels = list(bag.messages("/front/label"))
+        (scheme,) = bag.messages("/front/label/scheme")
+        assert bag.offered_qos("/front/label/scheme")[0].durability is QosDurability.TRANSIENT_LOCAL
+        assert bag.offered_qos("/front/label")[0].reliability is QosReliability.RELIABLE
+    assert [bytes(frame.message.data) for frame in frames] == files
+    assert [frame.message.format for frame in frames] == ["rgb8; jpeg compressed bgr8", "rgb8; png compressed bgr8"]
+    assert [(label.encoding, label.data[0], label.header.stamp.nanosec) for label in labels] == [
+        ("mono8", 7, 0),
+        ("mono8", 7, 1),
+    ]
+    assert scheme.data == '{"name": "x"}'

@@ -26,6 +26,7 @@ from mfuser_ros.commands.app import app
 from mfuser_ros.commands.convert import convert as convert_command
 from mfuser_ros.errors import CheckpointError, ConfigurationError, VocabularyError
 from mfuser_ros.network.config import PRESETS
+from mfuser_ros.vocabulary import Vocabulary
 
 TINY = Path(__file__).parents[1] / "golden" / "model_eva_tiny"
 
@@ -169,6 +170,34 @@ def test_siglip_is_converted_with_token_ids_which_the_model_keeps(monkeypatch, t
     with torch.no_grad():
         torch.testing.assert_close(network.text(), golden["out.text_raw"], rtol=0.02, atol=0.02)
     segments_like(golden, tmp_path / "ours.safetensors")
+
+
+def test_converted_siglip_reads_other_words_by_the_ids_beside_it(monkeypatch, tmp_path):
+    golden = tiny("siglip", monkeypatch)
+    bare(golden.weights, tmp_path / "published.pth")
+    write_ids(golden, tmp_path / "ids.json")
+    ours = tmp_path / "ours.safetensors"
+    conversion.convert(tmp_path / "published.pth", ours, tokens=tmp_path / "ids.json")
+    kept = tmp_path / "ours.tokens.json"
+    assert kept.read_bytes() == (tmp_path / "ids.json").read_bytes()
+    entries = [entry.model_dump() for entry in vocabulary.load().classes]
+    entries[0]["queries"] = ["tarmac", "road"]
+    words = Vocabulary.model_validate({"classes": entries})
+    with pytest.raises(VocabularyError, match=r"ours\.tokens\.json: 'tarmac' needs a list of 5 ids"):
+        mfuser_ros.load(ours, device="cpu", vocabulary=words)
+
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "tarmac": [9, 8, 1, 1, 1]}))
+    text = mfuser_ros.load(ours, device="cpu", vocabulary=words).model.text()
+
+    tower = load_model(ours)[0].text
+    with torch.no_grad():
+        plain = tower()
+        tower.set_token_ids([[9, 8, 1, 1, 1]] * 19)
+        torch.testing.assert_close(text[0], (plain[0] + tower()[0]) / 2)
+    torch.testing.assert_close(text[1:], plain[1:])
+    kept.unlink()
+    with pytest.raises(VocabularyError, match=r"spiece\.model as NAME\.tokens\.model"):
+        mfuser_ros.load(ours, device="cpu", vocabulary=words)
 
 
 def test_siglip_without_token_ids_is_refused(monkeypatch, tmp_path):

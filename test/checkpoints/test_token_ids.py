@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mfuser_ros.checkpoints.token_ids import read_token_ids
-from mfuser_ros.errors import ConfigurationError
+from mfuser_ros.errors import ConfigurationError, VocabularyError
 
 NAMES = ("road", "traffic light")
 
@@ -20,10 +20,10 @@ def test_listed_ids_come_in_the_order_of_the_names(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("ids.json", {"road": [5, 1, 1]}, "class 'traffic light' needs a list of 3 ids, it has None"),
-        ("ids.json", {"road": [5, 1], "traffic light": [7, 8, 1]}, r"class 'road' needs .* it has \[5, 1\]"),
-        ("ids.json", {"road": [5, 1, "1"], "traffic light": [7, 8, 1]}, "class 'road' needs"),
-        ("ids.json", [[5, 1, 1], [7, 8, 1]], "must give for each class name its ids"),
+        ("ids.json", {"road": [5, 1, 1]}, "'traffic light' needs a list of 3 ids, it has None"),
+        ("ids.json", {"road": [5, 1], "traffic light": [7, 8, 1]}, r"'road' needs .* it has \[5, 1\]"),
+        ("ids.json", {"road": [5, 1, "1"], "traffic light": [7, 8, 1]}, "'road' needs"),
+        ("ids.json", [[5, 1, 1], [7, 8, 1]], "must give for each name its ids"),
         ("ids.txt", {}, r"ids\.txt: holds no token ids"),
     ],
 )
@@ -56,17 +56,19 @@ def model() -> bytes:
     return written.getvalue()
 
 
-def test_sentencepiece_ids_are_of_the_bare_lower_case_name_ended_padded_and_cut(model, tmp_path):
+def test_sentencepiece_ids_are_of_the_bare_lower_case_name_ended_and_padded(model, tmp_path):
     sentencepiece = pytest.importorskip("sentencepiece", reason="needs the extra [siglip]")
     (tmp_path / "spiece.model").write_bytes(model)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     road, light = pieces.encode("road"), pieces.encode("traffic light")
-    length = len(light)  # one too few for the end token of the long name
+    length = len(light) + 1
     assert 0 < len(road) < length
 
     ids = read_token_ids(tmp_path / "spiece.model", ("Road!", "traffic   light"), length)
 
-    assert ids == (tuple(road + [1] * (length - len(road))), tuple(light))
+    assert ids == (tuple(road + [1] * (length - len(road))), (*light, 1))
+    with pytest.raises(VocabularyError, match=f"'traffic   light': needs {length} tokens, the text tower reads"):
+        read_token_ids(tmp_path / "spiece.model", ("Road!", "traffic   light"), length - 1)
 
 
 def test_file_that_is_no_sentencepiece_model_is_refused(tmp_path):

@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from typer.testing import CliRunner
 from mfuser_ros.bags import BagReader
 from mfuser_ros.commands.app import app
 from mfuser_ros.datasets.video import VideoWriter
-from mfuser_ros.errors import InputError
+from mfuser_ros.errors import InputError, MFuserError
 
 CALIBRATION = """
 image_width: 64
@@ -87,6 +89,71 @@ def test_source_that_cannot_be_used_is_named_and_leaves_no_bag(tmp_path, source,
     assert isinstance(done.exception, InputError)  # `main` makes a line and exit code 2 of it
     assert said in str(done.exception)
     assert not (tmp_path / "bag").exists()
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Three pairs of CamVid's form, of noise, under tmp_path / "data" / camvid / dusk."""
+    root = tmp_path / "data" / "camvid" / "dusk"
+    draw = np.random.default_rng(0)
+    for kind in ("photo", "label"):
+        (root / kind).mkdir(parents=True)
+    for stem in ("x_1", "x_2", "x_3"):
+        cv2.imwrite(str(root / "photo" / f"{stem}.jpg"), draw.integers(0, 255, (36, 48, 3), np.uint8))
+        cv2.imwrite(str(root / "label" / f"{stem}.png"), draw.integers(0, 11, (36, 48), np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_data_set_becomes_a_bag_with_labels_and_their_meaning(packed, tmp_path, by_path):
+    source = (packed,) if by_path else ("camvid/dusk", "--data", tmp_path / "data")
+    done = run(*source, "--out", tmp_path / "bag", "--rate", 1)  # without the word make
+    assert done.exit_code == 0, done.output
+    assert "3 frames on /front/image_raw/compressed, /front/label" in done.output
+    with BagReader(tmp_path / "bag") as bag:
+        files = [bytes(frame.message.data) for frame in bag.frames("/front/image_raw/compressed")]
+        labels = [message.data.reshape(36, 48) for message in bag.messages("/front/label")]
+        (scheme,) = bag.messages("/front/label/scheme")
+    assert files == [file.read_bytes() for file in sorted((packed / "photo").iterdir())]
+    np.testing.assert_array_equal(labels[1], cv2.imread(str(packed / "label" / "x_2.png"), cv2.IMREAD_UNCHANGED))
+    assert json.loads(scheme.data)["labels"][3] == {"id": 3, "name": "road", "members": [0]}
+
+
+def test_folder_takes_labels_of_the_same_names(packed, tmp_path):
+    folders = (packed / "photo", tmp_path / "bag", "--labels", packed / "label", "--scheme", "camvid")
+    assert run(*folders).exit_code == 0
+    with BagReader(tmp_path / "bag") as bag:
+        assert bag.count("/front/label") == 3
+    (packed / "label" / "x_2.png").unlink()
+    done = run(packed / "photo", tmp_path / "other", "--labels", packed / "label")
+    assert isinstance(done.exception, InputError)
+    assert "x_2.png: missing, the label of" in str(done.exception)
+    assert not (tmp_path / "other").exists()
+
+
+def test_phone_video_gets_intrinsics_from_its_field_of_view(video, tmp_path):
+    assert run(video, tmp_path / "bag", "--hfov", 90).exit_code == 0
+    with BagReader(tmp_path / "bag") as bag:
+        info = next(bag.frames(bag.image_topic())).info
+    assert (info.width, info.height) == (64, 48)
+    np.testing.assert_allclose(info.k, [32, 0, 31.5, 0, 32, 23.5, 0, 0, 1])  # 64 / 2 / tan(45 degrees)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("x.mp4",), "where to"),
+        (("x.mp4", "a", "--out", "b"), "where to"),
+        (("x.mp4", "a", "--hfov", 90, "--camera-info", "c.yaml"), "both state intrinsics"),
+        (("x.mp4", "a", "--labels", "b"), "belongs to a folder of pictures"),
+        (("camvid/noon", "a", "--data", "."), "has no split 'noon'"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, said):
+    done = run(*arguments)
+    assert isinstance(done.exception, MFuserError)
+    assert said in str(done.exception)
+    assert "\n" not in str(done.exception)
 
 
 def test_info_lists_topics_and_span(video, tmp_path):

@@ -30,6 +30,7 @@ def test_every_fusion_of_two_towers_is_measured_at_every_number_of_tokens(points
     ]
     assert [point.tokens for point in points[:3]] == [2 * (1 + 6), 2 * (1 + 12), 2 * (1 + 768)]
     assert all(0 < point.least_ms <= point.ms and point.calls >= 1 for point in points)
+    assert all(point.processor_ms is not None and point.processor_ms > 0 for point in points)
 
 
 def test_flops_are_those_of_one_picture(points: list[scaling.Point]) -> None:

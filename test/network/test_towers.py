@@ -6,7 +6,8 @@ import torch
 from mfuser_ros.errors import CheckpointError, ConfigurationError
 from mfuser_ros.network import torchvision_mend
 from mfuser_ros.network.config import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, SMALL, TowerConfig
-from mfuser_ros.network.towers import MobileNetV2Tower, build_tower, load_mobilenet
+from mfuser_ros.network.mobilenet import MobileNetV2Tower, load_mobilenet
+from mfuser_ros.network.towers import build_tower
 
 torchvision_mend.mend()
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import array
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -269,3 +273,21 @@ def road() -> np.ndarray:
 def forward() -> list[float]:
     """As `FORWARD`."""
     return list(FORWARD)
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Starts stand-in nodes and ends them."""
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+    processes = []
+
+    def start(*arguments):
+        command = [sys.executable, str(Path(__file__).with_name("stand_in_node.py")), *arguments]
+        processes.append(subprocess.Popen(command, env=os.environ))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()

@@ -1,8 +1,9 @@
 """A node with the topics of `mfuser` and a rule instead of a network, run as a process by the tests of the player.
 
 The mask of a picture is 0 where its red channel is above 127, else 255. `--die-at N` ends the process with an error
-line at frame N, `--silent-at N` keeps the mask of frame N back, `--mute TOPIC` never publishes `TOPIC`,
-`--fail` reports a failed configuration and does nothing else.
+line at frame N, `--silent-at N` keeps the mask of frame N back, `--silent-from N` those of it and of all that follow,
+`--mute TOPIC` never publishes `TOPIC`, `--reliable` takes every picture, `--fail` reports a failed configuration and
+does nothing else.
 """
 
 import argparse
@@ -26,7 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--die-at", type=int, default=-1)
     parser.add_argument("--silent-at", type=int, default=-1)
+    parser.add_argument("--silent-from", type=int, default=sys.maxsize)
     parser.add_argument("--mute", default="")
+    parser.add_argument("--reliable", action="store_true")
     parser.add_argument("--fail", action="store_true")
     arguments = parser.parse_args()
     rclpy.init()
@@ -59,7 +62,7 @@ def main() -> None:
             sys.stderr.write("stand-in: out of luck at frame 2\n")
             sys.exit(3)
         frames.append(message)
-        if len(frames) - 1 == arguments.silent_at:
+        if len(frames) - 1 == arguments.silent_at or len(frames) - 1 >= arguments.silent_from:
             return
         if isinstance(message, CompressedImage):
             red = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., 2]
@@ -70,7 +73,6 @@ def main() -> None:
             header=message.header, height=red.shape[0], width=red.shape[1], encoding="mono8", step=red.shape[1]
         )
         mask.data = array.array("B", values.tobytes())
-        status = DiagnosticStatus(name="mfuser: front", values=[KeyValue(key="model", value="stand-in")])
         diagnostics.publish(DiagnosticArray(status=[status]))
         publish["debug/processing_time_ms"](Float64(data=1.5))
         if "front/confidence" in publish:
@@ -86,8 +88,11 @@ def main() -> None:
         publish["drivable_area/grid"](grid)
         publish["drivable_area/contacts"](contact_cloud(message.header))
 
-    node.create_subscription(Image, "/front/image_raw", on_image, BEST_EFFORT)
-    node.create_subscription(CompressedImage, "/front/image_raw/compressed", on_image, BEST_EFFORT)
+    status = DiagnosticStatus(name="mfuser: front", values=[KeyValue(key="model", value="stand-in")])
+    node.create_timer(0.2, lambda: diagnostics.publish(DiagnosticArray(status=[status])))
+    pictures = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE) if arguments.reliable else BEST_EFFORT
+    node.create_subscription(Image, "/front/image_raw", on_image, pictures)
+    node.create_subscription(CompressedImage, "/front/image_raw/compressed", on_image, pictures)
     node.create_subscription(CameraInfo, "/front/camera_info", calibrations.append, BEST_EFFORT)
     publish["class_map"](String(data='{"version": 1}'))
     rclpy.spin(node)

@@ -146,7 +146,8 @@ def test_parameters_are_described_with_their_range(bench):
     assert descriptor.description.startswith("Most pictures a second")
     (limits,) = descriptor.floating_point_range
     assert (limits.from_value, limits.to_value) == (0.0, 120.0)
-    assert bench.node.describe_parameter("precision").additional_constraints == "auto, float32, float16, bfloat16"
+    choices = bench.node.describe_parameter("precision").additional_constraints
+    assert choices == "auto, float32, float16, bfloat16, float8"
 
 
 def test_qos_override_changes_one_topic_alone(bench):

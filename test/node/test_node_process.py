@@ -248,6 +248,7 @@ class Light:
     name, sha256, device, precision = "light", "", "cpu", "float32"
     threshold = default_threshold = 0.0
     timing = None
+    state = "eager"
     vocabulary = vocabulary.load()
     def warm_up(self, height, width):
         pass

@@ -1,37 +1,14 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs the [ros] extra")
 
-from mfuser_ros.bags import BagReader, CameraCalibration, make_bag
+from mfuser_ros.bags import BagReader, CameraCalibration, Shot, make_bag
 from mfuser_ros.errors import InputError, NodeError
 from mfuser_ros.node.player import Player
 
 DEADLINE_S = 40.0  # of the whole machine under load; reached only in failure
 START_NS = 1_700_000_000_000_000_000
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """Starts stand-in nodes and ends them."""
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
-    processes = []
-
-    def start(*arguments):
-        command = [sys.executable, str(Path(__file__).with_name("stand_in_node.py")), *arguments]
-        processes.append(subprocess.Popen(command, env=os.environ))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 def make_frames(tmp_path, *, jpeg_quality=95, calibrated=True):
@@ -46,7 +23,7 @@ def make_frames(tmp_path, *, jpeg_quality=95, calibrated=True):
         )
     path = tmp_path / "bag"
     made = make_bag(
-        pictures,
+        map(Shot, pictures),
         path,
         period_ns=120_000_000,
         start_ns=START_NS,

@@ -17,6 +17,7 @@ from mfuser_ros import vocabulary
 from mfuser_ros.checkpoints import load_model, rebuild
 from mfuser_ros.checkpoints.golden import Golden, read_golden
 from mfuser_ros.commands.app import app
+from mfuser_ros.network.config import merged
 from mfuser_ros.training.config import load_recipe
 from mfuser_ros.training.start import initial_model
 
@@ -96,6 +97,55 @@ def tiny(tmp_path: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
+
+
+TQDM = {
+    "changes": {"towers": "vlm", "fusion": {"kind": "none"}, "enhancer": {"kind": "cross-attention", "layers": 3}},
+    "losses": {"language": 1, "vision": 1},
+    "optimizer": {"tower_rate": 1.0e-5},
+}
+REIN = {
+    "changes": {
+        "towers": "vfm", "fusion": {"kind": "rein"}, "neck": {"kind": "resized", "taps": [0, 1, 2, 4]},
+        "enhancer": {"kind": "none"}, "text": {"kind": "linked"}, "head": {"text_attention": False},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [(TQDM, "vfm"), (REIN, "vlm"), ({"changes": {"towers": "vfm"}}, "")],
+    ids=["tqdm", "rein", "vfm-only"],
+)
+def test_rows_of_one_tower_train_from_the_original_encoders(
+    row: dict[str, dict[str, object]],
+    unread: str,
+    tiny: Callable[[str, str], Path],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = tiny("eva02-l", "gta5")
+    for user in ("checkpoints.store", "training.regularisers"):  # the tiny tower has few ids
+        monkeypatch.setattr(f"mfuser_ros.{user}.tokenize", lambda names, tokens: [[1, 2, 3, 0, 0]] * len(names))
+    content = yaml.safe_load(recipe.read_text())
+    for part, entries in row.items():
+        content[part] = merged(content.get(part, {}), entries)
+    if "text" in row["changes"]:
+        content["changes"] |= {"text": row["changes"]["text"], "neck": row["changes"]["neck"]}
+    recipe.write_text(yaml.safe_dump(content))
+    if unread:
+        (tmp_path / "encoders" / getattr(load_recipe(recipe).towers, unread)).unlink()
+
+    folders = ["--data", data, "--towers", tmp_path / "encoders", "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, ["train", *map(str, [recipe, *folders, "--device", "cpu"])])
+
+    assert result.exit_code == 0, (result.output, result.exception)
+    network, _ = load_model(tmp_path / "out" / "eva02-l.safetensors")
+    start = initial_model(load_recipe(recipe), tmp_path / "encoders").state_dict()
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, start[name].half().float())}
+    assert any(name.startswith("vlm.") for name in moved) == (row is TQDM)  # the only one whose tower learns
+    assert any(name.startswith("mask_decoder.") for name in moved)
 
 
 @pytest.mark.parametrize("preset", VARIANTS)

@@ -93,3 +93,15 @@ def test_plain_words_are_what_the_text_tower_says_of_the_template_without_contex
 def test_network_whose_words_cannot_be_had_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="whose tokenizer ships with us"):
         Anchor(_tiny_clip(SiglipText(width=8, heads=2, layers=1)), NAMES)
+
+
+def test_tower_is_measured_without_words_where_these_cannot_be_had() -> None:
+    model = _tiny_clip(SiglipText(width=8, heads=2, layers=1))
+    model.text.set_token_ids([[5, 1, 1, 1, 1]] * 19)
+    pictures = torch.rand(1, 3, 56, 56) * 255
+    anchor = Anchor(model, None)
+    with torch.no_grad():
+        model.vlm.net.blocks[1].mlp.fc2.weight.mul_(2)
+    drift = anchor(pictures, model(pictures))
+    assert drift.language == 0
+    assert drift.vision > 0

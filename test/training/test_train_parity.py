@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from mfuser_ros.checkpoints import rebuild
-from mfuser_ros.checkpoints.golden import Golden, Row, compare, read_golden
+from mfuser_ros.checkpoints.golden import Row, compare, read_golden
 from mfuser_ros.checkpoints.parity import parity
 from mfuser_ros.checkpoints.replay import picture_of
 from mfuser_ros.inference.windows import slide, starts
@@ -59,7 +60,7 @@ def test_changed_number_is_found(key: str, amount: float) -> None:
     golden = read_golden(GOLDEN / "unit_tqdm_loss")
     changed = golden[key].clone()
     changed.view(-1)[-1 if key == "in.tape" else 0] += amount
-    spoilt = Golden(golden.name, golden.sizes, golden.tolerance, {**golden.tensors, key: changed}, golden.weights)
+    spoilt = replace(golden, tensors={**golden.tensors, key: changed})
     assert not all(row.ok for row in compare(spoilt, REPLAYS["unit_tqdm_loss"](spoilt)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,28 @@ class Still:
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A plotly figure; `name` is unique on the page and gives the id ``chart-NAME``; height in pixels."""
+    """A plotly figure; `name` is unique on the page and gives the id ``chart-NAME``; height in pixels.
+
+    A click on it moves the film called `film`, if there is one.
+    """
 
     name: str
     figure: go.Figure
     height: int = 380
+    film: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Pictures of a recording under a slider; a click into a chart that names the film shows the nearest one.
+
+    Attributes:
+        name: unique on the page.
+        frames: JPEG file, caption and place on the x axis of the charts, in the order of the places.
+    """
+
+    name: str
+    frames: Sequence[tuple[bytes, str, float]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class Legend:
     entries: Sequence[tuple[str, tuple[int, int, int]]]
 
 
-Part = Still | Chart | Table | Legend
+Part = Still | Film | Chart | Table | Legend
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +141,13 @@ def _filled(part: Part) -> dict[str, Any]:  # what the template wants differs fr
     if isinstance(part, Still):
         return {"kind": "still", "source": picture_uri(part.picture), "caption": part.caption, "anchor": part.anchor}
     if isinstance(part, Chart):
-        return {"kind": "chart", "html": chart_html(part.figure, part.name, height=part.height)}
+        html = chart_html(part.figure, part.name, height=part.height)
+        return {"kind": "chart", "html": html, "film": part.film}
+    if isinstance(part, Film):
+        frames = [
+            {"jpeg": base64.b64encode(jpeg).decode("ascii"), "text": text, "x": x} for jpeg, text, x in part.frames
+        ]
+        return {"kind": "film", "name": part.name, "frames": frames}
     if isinstance(part, Table):
         return {"kind": "table", "columns": part.columns, "rows": part.rows}
     return {"kind": "legend", "entries": [(name, f"rgb{colour}") for name, colour in part.entries]}

@@ -48,12 +48,17 @@ class Cost:
         return f"{self.parameters / 1e6:.2f}", f"{self.flops / 1e9:.2f}"
 
     @property
-    def note(self) -> str:
-        """What is counted, after the verdict on the paper's figures where it has some."""
+    def verdict(self) -> str:
+        """Whether the shown figures are the paper's."""
         paper = PAPER.get(self.kind)
         if paper is None:
-            return f"not in table 3; {NOTES[self.kind]}"
-        return f"{'agrees' if paper == self.shown else 'differs from the paper'}; {NOTES[self.kind]}"
+            return "not in table 3"
+        return "agrees" if paper == self.shown else "differs from the paper"
+
+    @property
+    def note(self) -> str:
+        """What is counted."""
+        return NOTES[self.kind]
 
 
 def cost(config: FusionConfig, width: int, *, places: int, batch: int, class_token: bool = True) -> Cost:

@@ -1,16 +1,20 @@
 """Original encoders by name: the hub's cache, a hub that answers, one that does not."""
 
 import http.server
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
+import huggingface_hub.file_download
 import pytest
 
-from mfuser_ros.checkpoints.hub import PUBLISHED, HubFile, hub_file, local_file, why_unreachable
 from mfuser_ros.errors import CheckpointError, ConfigurationError
+from mfuser_ros.hub import PUBLISHED, hub_file, local_file, why_unreachable
 
 NAME = Path("open_clip:EVA02-L-14-336/merged2b_s6b_b61k")
 REPOSITORY = "timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k"
@@ -28,13 +32,9 @@ def empty_cache(tmp_path, monkeypatch) -> Path:
     return cache
 
 
-def test_names_of_the_published_encoders_are_known_to_timm_and_open_clip():
-    assert {name: hub_file(source) for name, source in PUBLISHED.items()} == {
-        "vfm": HubFile("timm/vit_large_patch14_dinov2.lvd142m", "model.safetensors"),
-        "eva02-l": HubFile(REPOSITORY, "open_clip_model.safetensors"),
-        "clip-l": HubFile("timm/vit_large_patch14_clip_336.openai", "open_clip_model.safetensors"),
-        "siglip-l": HubFile("timm/ViT-L-16-SigLIP-384", "open_clip_model.safetensors"),
-    }
+def test_table_of_the_published_encoders_is_what_timm_and_open_clip_say():
+    assert {name: hub_file(name) for name in PUBLISHED} == PUBLISHED
+    assert PUBLISHED[str(NAME)].repository == REPOSITORY
 
 
 def test_path_stands_for_itself():
@@ -59,7 +59,7 @@ def test_hub_out_of_reach_is_one_line_at_once():
 
 
 def test_hub_that_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr("mfuser_ros.checkpoints.hub.PATIENCE_S", 0.2)
+    monkeypatch.setattr("mfuser_ros.hub.PATIENCE_S", 0.2)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as silent:
         # it listens, and nobody serves
         assert why_unreachable(f"http://127.0.0.1:{silent.server_port}") is not None
@@ -119,5 +119,20 @@ def test_file_is_fetched_into_the_cache(hub, empty_cache):
 
 def test_file_that_the_hub_does_not_have_is_one_line(hub):
     with pytest.raises(CheckpointError, match=r"ViT-L-14-336/openai: the hub does not give the file") as caught:
-        local_file(Path(PUBLISHED["clip-l"]), endpoint=hub)
+        local_file(Path("open_clip:ViT-L-14-336/openai"), endpoint=hub)
     assert "\n" not in str(caught.value)
+
+
+def test_command_without_a_hub_answers_before_it_imports_torch(empty_cache):
+    code = (
+        "import sys; from pathlib import Path; from mfuser_ros.commands.convert import convert\n"
+        "from mfuser_ros.errors import CheckpointError\n"
+        f"try: convert(Path('{NAME}'), Path('x.safetensors'), vfm=Path('dinov2.pth'))\n"
+        "except CheckpointError as error: print(error, 'torch' in sys.modules)"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": NOBODY, "HF_HUB_CACHE": str(empty_cache), "HF_HUB_OFFLINE": "0"}
+
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+    assert "cannot be reached" in said.stdout
+    assert said.stdout.endswith(" False\n")

@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mfuser_ros.errors import CheckpointError, ConfigurationError
-from mfuser_ros.network import torchvision_mend
 
 TIMM, OPEN_CLIP = "timm:", "open_clip:"
-PUBLISHED = {  # what the published models were made from, for messages and documents
-    "vfm": "timm:vit_large_patch14_dinov2.lvd142m",
-    "eva02-l": "open_clip:EVA02-L-14-336/merged2b_s6b_b61k",
-    "clip-l": "open_clip:ViT-L-14-336/openai",
-    "siglip-l": "open_clip:ViT-L-16-SigLIP-384/webli",
-}
 PATIENCE_S = 3.0  # for the hub's first answer
 
 
@@ -26,6 +19,17 @@ class HubFile(NamedTuple):
 
     repository: str
     name: str
+
+
+# what the published models were made from; known without the seconds that timm and open_clip take to import
+PUBLISHED = {
+    "timm:vit_large_patch14_dinov2.lvd142m": HubFile("timm/vit_large_patch14_dinov2.lvd142m", "model.safetensors"),
+    "open_clip:EVA02-L-14-336/merged2b_s6b_b61k": HubFile(
+        "timm/eva02_large_patch14_clip_336.merged2b_s6b_b61k", "open_clip_model.safetensors"
+    ),
+    "open_clip:ViT-L-14-336/openai": HubFile("timm/vit_large_patch14_clip_336.openai", "open_clip_model.safetensors"),
+    "open_clip:ViT-L-16-SigLIP-384/webli": HubFile("timm/ViT-L-16-SigLIP-384", "open_clip_model.safetensors"),
+}
 
 
 def local_file(source: Path, *, endpoint: str | None = None) -> Path:
@@ -41,8 +45,8 @@ def local_file(source: Path, *, endpoint: str | None = None) -> Path:
     """
     if not str(source).startswith((TIMM, OPEN_CLIP)):
         return source
-    file = hub_file(str(source))
-    import huggingface_hub  # noqa: PLC0415  # only names need it
+    file = PUBLISHED.get(str(source)) or hub_file(str(source))
+    import huggingface_hub.constants  # noqa: PLC0415  # only names need it
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     cached = huggingface_hub.try_to_load_from_cache(*file)
@@ -71,7 +75,9 @@ def hub_file(name: str) -> HubFile:
     Raises:
         ConfigurationError: it knows no such weights on the hub.
     """
-    known = ", ".join(PUBLISHED.values())
+    from mfuser_ros.network import torchvision_mend  # noqa: PLC0415  # imports torch
+
+    known = ", ".join(PUBLISHED)
     torchvision_mend.mend()
     if name.startswith(TIMM):
         import timm  # noqa: PLC0415  # imports torchvision, hence after the mend

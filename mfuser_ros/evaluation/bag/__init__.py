@@ -1,0 +1,1 @@
+"""Evaluate recordings: every frame of a bag once, the same result every time, with or without labels."""
