@@ -43,7 +43,8 @@ def evaluate(
         int, typer.Option(min=1, help="Only every Nth picture or frame, for a quick look or a large archive.")
     ] = 1,
     calibrate: Annotated[
-        bool, typer.Option(help="Do not score: fit temperature and threshold on the set and write them into the model.")
+        bool,
+        typer.Option(help="Do not score: fit temperature and threshold on all sets, write them into the model."),
     ] = False,
     limit: Annotated[
         list[str] | None,
@@ -166,13 +167,14 @@ def evaluate(
     from mfuser_ros.commands import set_evaluation  # noqa: PLC0415
 
     options = set_evaluation.SetOptions(model, device, protocol, threshold or 0.0, _parsed(size), every, limits, quiet)
+    splits = [set_evaluation.open_set(given, data) for given in inputs]
+    if calibrate:
+        set_evaluation.calibrate(splits, options)
+        return
     holds = True
-    for given in inputs:
-        source, dataset = set_evaluation.open_set(given, data)
+    for source, dataset in splits:
         if check:
             set_evaluation.check(source, dataset, options)
-        elif calibrate:
-            set_evaluation.calibrate(source, dataset, options)
         else:
             folder = out if out is None or len(inputs) == 1 else out / source.replace("/", "_")
             holds &= set_evaluation.score(source, dataset, options, folder)

@@ -19,7 +19,7 @@ from mfuser_ros.datasets.content import content_of
 from mfuser_ros.datasets.opening import Dataset, open_split, recognise
 from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
-from mfuser_ros.evaluation.calibration import fit, write_fit
+from mfuser_ros.evaluation.calibration import draw, fit_sets, write_fit
 from mfuser_ros.evaluation.dataset import evaluate, network_probabilities
 from mfuser_ros.evaluation.limits import Limit, judge
 from mfuser_ros.evaluation.protocol import Protocol, SinglePass, choose
@@ -127,14 +127,21 @@ def check(source: str, dataset: Dataset, options: SetOptions) -> None:
     Console().print(table)
 
 
-def calibrate(source: str, dataset: Dataset, options: SetOptions) -> None:
-    """Fit temperature and threshold on the split and write them into the model."""
-    config = dataset.config
+def calibrate(splits: Sequence[tuple[str, Dataset]], options: SetOptions) -> None:
+    """Fit one temperature and one threshold on all splits, which count alike, and write them into the model."""
     path = locate(options.model)
     device = choose_device(options.device)
     network, _ = load_model(path)
-    probabilities = network_probabilities(network.to(device), device, options.size or config.size)
-    fitted = fit(_samples(source, dataset, options), config, probabilities)
+    network = network.to(device)
+    drawn = [
+        draw(
+            _samples(source, dataset, options),
+            dataset.config,
+            network_probabilities(network, device, options.size or dataset.config.size),
+        )
+        for source, dataset in splits
+    ]
+    fitted = fit_sets(drawn)
     write_fit(path, fitted)
     if not options.quiet:
         print(

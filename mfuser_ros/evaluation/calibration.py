@@ -86,24 +86,6 @@ def draw(samples: Iterable[Sample], config: DatasetConfig, probabilities: Probab
     return Pixels(torch.cat(rows), torch.cat(labels), members, pictures)
 
 
-def fit(
-    samples: Iterable[Sample], config: DatasetConfig, probabilities: Probabilities, *, lost: float = LOST, seed: int = 0
-) -> Fit:
-    """Fit temperature and threshold on one set.
-
-    Args:
-        samples: labelled pictures.
-        config: their set; with coarse labels the probabilities of the members add up.
-        probabilities: of the network at a temperature of 1.
-        lost: share of the right pixels that may become unknown.
-        seed: of the choice of pixels.
-
-    Raises:
-        DatasetError: no pixel carries a label.
-    """
-    return fit_sets([draw(samples, config, probabilities, seed=seed)], lost=lost)
-
-
 def fit_sets(sets: Sequence[Pixels], *, lost: float = LOST) -> Fit:
     """Fit one temperature and one threshold for several sets, which count alike whatever their sizes.
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 
+from mfuser_ros.errors import ConfigurationError
+
 STOP_TIMEOUT_S = 10.0
+USAGE = """usage: segment [--ros-args ROS_ARGUMENT...]
+
+Segments the pictures of vehicle cameras; publishes masks and the drivable area.
+
+  segment --ros-args --params-file car.yaml
+  segment --ros-args -p cameras:="[front, left]" -p device:=cpu -r __ns:=/perception
+
+Parameters: config/segment.param.yaml. ROS arguments: https://design.ros2.org/articles/ros_command_line_arguments.html
+"""
 
 
 class _Stop:
@@ -30,14 +42,21 @@ class _Stop:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; returns the exit code."""
+    """Run the node until it is told to stop; returns the exit code: 0, or 2 for arguments that cannot be used."""
+    given = sys.argv[1:] if args is None else args
+    if any(argument in {"-h", "--help"} for argument in given[: (*given, "--ros-args").index("--ros-args")]):
+        print(USAGE, end="")
+        return 0
     stop = _Stop()
     try:
         return _run(stop, args)
-    except BaseException:
-        if not stop.requested:
+    except BaseException as error:
+        if stop.requested:
+            return 0
+        if not isinstance(error, ConfigurationError):
             raise
-        return 0
+        print(f"segment: {error}", file=sys.stderr)
+        return 2
 
 
 def _run(stop: _Stop, args: list[str] | None) -> int:
@@ -45,13 +64,18 @@ def _run(stop: _Stop, args: list[str] | None) -> int:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: PLC0415
     from rclpy.signals import SignalHandlerOptions  # noqa: PLC0415
 
+    from mfuser_ros.node.lines import one_line  # noqa: PLC0415
     from mfuser_ros.node.node import MFuserNode  # noqa: PLC0415
 
     context = rclpy.Context()
+    try:
+        rclpy.init(args=args, context=context, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:
+        # without the places in rcl's sources
+        raise ConfigurationError(re.sub(r", at /[^ ]+:[0-9]+", "", one_line(error))) from error
     node = executor = None
     ended = True
     try:
-        rclpy.init(args=args, context=context, signal_handler_options=SignalHandlerOptions.NO)
         executor = SingleThreadedExecutor(context=context)
         node = MFuserNode(context=context)
         executor.add_node(node)

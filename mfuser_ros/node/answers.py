@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rclpy.node import Node
 
-from mfuser_ros.drivable import View
 from mfuser_ros.node.camera import view_of
 from mfuser_ros.node.drivable_output import DrivableOutput
 from mfuser_ros.node.health import Fault, Level
 from mfuser_ros.node.intake import Work
 from mfuser_ros.node.lines import one_line
 from mfuser_ros.node.odometry import Odometry
-from mfuser_ros.node.pose_check import KIND as POSE_DRIFT
-from mfuser_ros.node.pose_check import PoseCheck, PoseLimits
+from mfuser_ros.node.pose_watch import PoseWatch
 from mfuser_ros.node.stamps import SECOND_NS
-from mfuser_ros.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from mfuser_ros.inference import Segmentation  # torch is loaded when the node is configured
@@ -38,19 +35,14 @@ class Answers:
         node: gives the clock.
         drivable: publishes the drivable area.
         odometry: motion of the vehicle; None: unknown.
-        vocabulary: what the ids in the masks mean.
+        pose_watch: checks the poses of the cameras.
     """
 
-    def __init__(self, node: Node, drivable: DrivableOutput, odometry: Odometry | None, vocabulary: Vocabulary) -> None:
+    def __init__(self, node: Node, drivable: DrivableOutput, odometry: Odometry | None, pose_watch: PoseWatch) -> None:
         self._node = node
         self._drivable = drivable
         self._odometry = odometry
-        self._vocabulary = vocabulary
-        self._checks: dict[str, PoseCheck] = {}
-
-    def reset(self) -> None:
-        """Time has jumped, or the node was inactive."""
-        self._checks = {}
+        self._pose_watch = pose_watch
 
     def publish_mask(self, work: Work, answer: Segmentation | Fault) -> Published:
         """Publish mask, confidence and camera_info of one picture. A fault gives a mask that knows nothing."""
@@ -104,29 +96,12 @@ class Answers:
                     T_odom_vehicle = found
             view = view_of(result, geometry, camera.settings.roi)
             self._drivable.update(camera.settings.name, view, stamp, settings, T_odom_vehicle)
-            self._check_pose(work, view)
+            self._pose_watch.offer(camera, work.seen, view, settings)
         except Exception as error:  # the mask is out already, and a grid that may be wrong must not stay
             camera.tell_condition(Fault(Level.ERROR, "drivable_area", one_line(error)))
             self._drivable.publish_unknown(stamp)
         else:
             camera.health.clear_condition("drivable_area")
-
-    def _check_pose(self, work: Work, view: View) -> None:
-        camera, settings, now_ns = work.camera, work.settings, time.monotonic_ns()
-        check = self._checks.setdefault(camera.settings.name, PoseCheck(self._vocabulary))
-        limits = PoseLimits(
-            settings.diagnostics_pose_check_period,
-            settings.diagnostics_pose_check_max_pitch_drift,
-            settings.diagnostics_pose_check_max_height_drift,
-            settings.diagnostics_pose_check_lane_width,
-        )
-        if not check.is_due(now_ns, limits):
-            return
-        told, fault = check.look(view.mask, work.seen, view.camera, view.T_vehicle_camera, now_ns, limits)
-        if fault is not None:
-            camera.tell_condition(fault)
-        elif told:
-            camera.health.clear_condition(POSE_DRIFT)
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

@@ -16,7 +16,7 @@ CAMERA = "<cam>"
 """Stands for the name of a camera in the name and default of a row."""
 
 RESERVED_NAMES = (
-    "debug", "diagnostics", "drivable_area", "grid", "ground", "processing_time_status", "qos_overrides"
+    "debug", "diagnostics", "drivable_area", "grid", "ground", "processing_time_status", "qos_overrides", "temporal"
 )  # fmt: skip
 """Names that no camera may have, because topics or parameters of the node begin with them."""
 
@@ -199,6 +199,13 @@ NODE = (
         -1.0,
         "Probability below which a pixel is unknown (255): 0 to 1, 0: never; -1: the model's own.",
         range=(-1, 1),
+        run_time=True,
+    ),
+    Parameter(
+        "temporal.filter",
+        "bool",
+        False,
+        "Hold labels that flicker, for one frame and never against a danger.",
         run_time=True,
     ),
     Parameter("overlay_alpha", "double", 0.5, "Weight of the colours in the overlay.", range=(0, 1), run_time=True),

@@ -20,9 +20,11 @@ from mfuser_ros.node.lines import one_line
 from mfuser_ros.node.network import Network
 from mfuser_ros.node.odometry import Odometry
 from mfuser_ros.node.outgoing import class_map_message, label_info_message
+from mfuser_ros.node.pose_watch import PoseWatch
 from mfuser_ros.node.poses import Poses
 from mfuser_ros.node.settings import Settings
 from mfuser_ros.node.stamps import SECOND_NS, age_ns, stamp_ns
+from mfuser_ros.node.steadied import Steadied
 from mfuser_ros.node.timing import TimingTopics
 from mfuser_ros.node.topics import Topics
 from mfuser_ros.node.watchdog import NAME as PROCESSING_TIME
@@ -73,7 +75,9 @@ class Pipeline:
             for camera in settings.cameras
         }
         self._drivable = DrivableOutput(outputs, segmenter.vocabulary, settings)
-        self._answers = Answers(node, self._drivable, self._odometry, segmenter.vocabulary)
+        self._pose_watch = PoseWatch(segmenter.vocabulary)
+        self._answers = Answers(node, self._drivable, self._odometry, self._pose_watch)
+        self._steadied = Steadied(segmenter)
         self._timing = TimingTopics(outputs)
         self._watchdog = Watchdog()
         self._class_map = outputs.publisher(interface.CLASS_MAP)
@@ -81,7 +85,7 @@ class Pipeline:
             self._label_info = outputs.publisher(interface.LABEL_INFO)
         except ImportError:  # of vision_msgs, which few installations have
             self._label_info = None
-        self._worker: Worker | None = None
+        self._worker: Worker[Frame] | None = None
         self._last_active_ns = 0
         self._last_start_ns: int | None = None
         self._memory: dict[str, str] = {}
@@ -93,7 +97,7 @@ class Pipeline:
         now_ns = time.monotonic_ns()
         self._last_active_ns, self._last_start_ns = now_ns, None
         self._drivable.reset()
-        self._answers.reset()
+        self._pose_watch.start(list(self._cameras))
         self._worker = Worker(list(self._cameras), self._process, lambda: self._network.batch_limit)
         self._worker.start()
         self._poses.start()
@@ -115,6 +119,7 @@ class Pipeline:
         if worker is None:
             return True
         ended = worker.stop(timeout)
+        ended = self._pose_watch.stop(timeout) and ended
         self._watchdog.reset()
         self._poses.stop()
         for camera in self._cameras.values():
@@ -142,7 +147,7 @@ class Pipeline:
         if self._odometry is not None:
             self._odometry.clear()
         self._drivable.reset()
-        self._answers.reset()
+        self._pose_watch.reset()
 
     def report(self, *, regular: bool) -> Mapping[str, Report]:
         """The state of every camera by its name, then that of the processing time."""
@@ -268,6 +273,7 @@ class Pipeline:
     def _publish_mask(
         self, work: Work, answer: Segmentation | Fault, started_ns: int, cyclic_ms: float | None
     ) -> Published:
+        answer = self._steadied(work, answer)
         published = self._answers.publish_mask(work, answer)
         now_ns, clock = time.monotonic_ns(), self._node.get_clock().now()
         processing_ms = (now_ns - started_ns) / 1e6

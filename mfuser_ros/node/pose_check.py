@@ -30,19 +30,14 @@ class PoseLimits(NamedTuple):
 class PoseCheck:
     """Looks at the road now and then, and after some looks gives a verdict on the pose of one camera.
 
-    A look at 1280x720 takes some 40 ms and a verdict 100 ms, so it is asked last, when the results are out. A pose that
-    moves (a camera on a gimbal) starts the looks afresh and gets no verdict.
+    A look at 1280x720 takes some 40 ms and a verdict 100 ms, so a thread of its own asks (PoseWatch). A pose that moves
+    (a camera on a gimbal) starts the looks afresh and gets no verdict.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._watch: RoadWatch | None = None
         self._of: tuple[CameraModel, np.ndarray, float] | None = None
-        self._next_ns = 0
-
-    def reset(self) -> None:
-        """Time has jumped, or the node was inactive."""
-        self._watch = self._of = None
         self._next_ns = 0
 
     def is_due(self, now_ns: int, limits: PoseLimits) -> bool:

@@ -46,6 +46,7 @@ class Settings:
     max_rate: float
     max_age: float
     threshold: float | None  # None: the model's own
+    temporal_filter: bool
     overlay_alpha: float
     overlay_rate: float
     free_roles: tuple[str, ...]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+
+Waiting = TypeVar("Waiting")
 
 
 class Frame(NamedTuple):
@@ -15,7 +17,7 @@ class Frame(NamedTuple):
     arrival_ns: int  # on a steady clock
 
 
-class Worker:
+class Worker(Generic[Waiting]):
     """Keeps one picture for each camera, the newest, and hands those that wait to `process` as one batch.
 
     A camera that sends nothing is not waited for.
@@ -24,22 +26,24 @@ class Worker:
         cameras: their names; where a batch cannot take all, they are served in turn.
         process: called in the worker's thread with the pictures by camera; must not raise.
         batch_limit: most pictures that a batch may have now.
+        name: of the thread.
     """
 
     def __init__(
         self,
         cameras: Sequence[str],
-        process: Callable[[Mapping[str, Frame]], None],
+        process: Callable[[Mapping[str, Waiting]], None],
         batch_limit: Callable[[], int],
+        name: str = "mfuser-worker",
     ) -> None:
         self._process = process
         self._batch_limit = batch_limit
         self._turns = list(cameras)
-        self._waiting: dict[str, Frame] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._changed = threading.Condition()
         self._busy = False
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="mfuser-worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to work."""
@@ -54,11 +58,11 @@ class Worker:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def put(self, camera: str, frame: Frame) -> bool:
+    def put(self, camera: str, picture: Waiting) -> bool:
         """Leave a picture; returns whether it took the place of one that was still waiting."""
         with self._changed:
             replaced = camera in self._waiting
-            self._waiting[camera] = frame
+            self._waiting[camera] = picture
             self._changed.notify()
             return replaced
 
@@ -84,7 +88,7 @@ class Worker:
             self._process(batch)
             del batch  # a picture is megabytes
 
-    def _take(self) -> dict[str, Frame]:
+    def _take(self) -> dict[str, Waiting]:
         cameras = [name for name in self._turns if name in self._waiting][: max(1, self._batch_limit())]
         for name in cameras:
             self._turns.remove(name)  # and to the end of the queue: nobody is served twice before another

@@ -13,7 +13,7 @@ from mfuser_ros.checkpoints.store import ModelCard, save_model
 from mfuser_ros.datasets.config import load_config
 from mfuser_ros.datasets.sample import Sample
 from mfuser_ros.errors import DatasetError
-from mfuser_ros.evaluation.calibration import Fit, choose_threshold, fit, fit_temperature, write_fit
+from mfuser_ros.evaluation.calibration import Fit, choose_threshold, draw, fit_sets, fit_temperature, write_fit
 from mfuser_ros.network.config import SMALL
 from mfuser_ros.network.model import MFuser
 from mfuser_ros.vocabulary import load
@@ -50,7 +50,7 @@ def test_fit_improves_the_likelihood_of_a_set() -> None:
     sample = Sample(picture, label.reshape(100, 200).numpy().astype(np.uint8), "a")
     scene = probability.t().reshape(1, 19, 100, 200)
 
-    fitted = fit([sample], CITYSCAPES, lambda pictures, size: scene, lost=0.02)
+    fitted = fit_sets([draw([sample], CITYSCAPES, lambda pictures, size: scene)], lost=0.02)
 
     assert fitted.pixels == 4000
     assert fitted.temperature == pytest.approx(2.0, rel=0.08)
@@ -64,7 +64,7 @@ def test_fit_improves_the_likelihood_of_a_set() -> None:
 def test_set_without_labels_is_refused() -> None:
     blank = Sample(np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 255, np.uint8), "a")
     with pytest.raises(DatasetError, match="no labelled pixel"):
-        fit([blank], CITYSCAPES, lambda pictures, size: torch.ones(1, 19, 4, 4) / 19)
+        draw([blank], CITYSCAPES, lambda pictures, size: torch.ones(1, 19, 4, 4) / 19)
 
 
 def test_fit_is_written_into_the_models_yaml(tmp_path: Path) -> None:

@@ -326,6 +326,30 @@ def test_signal_while_the_network_hangs_ends_with_exit_code_0(graph, start, monk
     assert node.end(signal.SIGTERM) == 0, node.lines
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--params-file", "/nowhere.yaml"), "Couldn't parse params file: '--params-file /nowhere.yaml'"),
+        (("-p", "max_rate"), "Couldn't parse parameter override rule: '-p max_rate'"),
+        (("--what",), "UnknownROSArgsError: ['--what']"),
+    ],
+)
+def test_argument_that_cannot_be_used_is_one_line_and_exit_code_2(graph, start, arguments, text):
+    node = start(*arguments)
+
+    assert node.process.wait(EXIT_S) == 2, node.lines
+    node.wait_for_line("segment: ")
+    (line,) = (line for line in node.lines if not line.startswith("["))  # those are rcl's
+    assert text in line
+
+
+def test_help_explains_and_starts_nothing(capsys):
+    from mfuser_ros.node.__main__ import main
+
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: segment [--ros-args ROS_ARGUMENT...]")
+
+
 def test_setting_that_cannot_work_is_one_line_and_the_process_lives(graph, start):
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 

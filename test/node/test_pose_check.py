@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,54 @@ def test_node_warns_of_a_camera_that_looks_elsewhere_than_its_pose_says(bench):
     status = bench.wait_for_status(DiagnosticStatus.WARN, "the road says pitch +", after=before)
     (drift,) = re.findall(r"pitch \+([0-9.]+) degrees against the pose in use, from road edges", status.message)
     assert float(drift) == pytest.approx(4.0, abs=0.2)
+
+
+def test_masks_and_grids_do_not_wait_for_a_look_and_the_newest_picture_is_looked_at(bench, monkeypatch):
+    from mfuser_ros.node.pose_check import PoseCheck
+
+    looked: list[int] = []
+    entered, let_go = threading.Event(), threading.Event()
+
+    def look(check, mask, picture, *_):
+        looked.append(int(picture[0, 0, 2]))
+        entered.set()
+        assert let_go.wait(30)
+        return False, None
+
+    monkeypatch.setattr(PoseCheck, "look", look)
+    bench = bench(front__pose=[0.0, 0.0, 1.5, -np.pi / 2, 0.0, -np.pi / 2], diagnostics__pose_check__period=1.0)
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    bench.segment_with_grid(picture)
+    bench.wait(entered.is_set, "no look")
+
+    for number in (101, 102, 103):
+        picture[0, 0, 2] = number
+        bench.segment_with_grid(picture)
+    assert looked == [0]  # still at the first one
+    let_go.set()
+    bench.wait(lambda: len(looked) > 1, "no second look")
+
+    assert looked == [0, 103]
+
+
+def test_deactivation_ends_the_check_of_poses(bench, monkeypatch):
+    from mfuser_ros.node.pose_check import PoseCheck
+
+    entered = threading.Event()
+
+    def look(*_):
+        entered.set()
+        raise RuntimeError("no road\nat all")
+
+    monkeypatch.setattr(PoseCheck, "look", look)
+    bench = bench(front__pose=[0.0, 0.0, 1.5, -np.pi / 2, 0.0, -np.pi / 2])
+    bench.segment_with_grid(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    bench.wait(entered.is_set, "no look")
+    text = "pose_drift: the pose could not be checked: RuntimeError: no road at all"
+    bench.wait(lambda: text in bench.status().message, "the failure is not told")
+    assert any(thread.name == "mfuser-pose-check" for thread in threading.enumerate())
+
+    assert bench.transition("deactivate")
+
+    assert not any(thread.name.startswith("mfuser-") for thread in threading.enumerate())
+    assert "pose_drift" not in bench.node._pipeline.report(regular=True)["front"].message
