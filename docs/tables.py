@@ -18,6 +18,7 @@ from mfuser_ros.training.rows import load_experiment
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 CHECKPOINTS = ROOT / "docs" / "checkpoints.md"
+EXPORT = ROOT / "docs" / "export.md"
 GENERALISATION = ROOT / "docs" / "generalisation.md"
 DRIVABLE = ROOT / "docs" / "drivable.md"
 POLICY = ROOT / "config" / "security" / "policy.xml"
@@ -192,6 +193,27 @@ def _spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
 
 
+def engines() -> str:
+    """What `docs/cpu_engines.py` measured: processor time of one picture, and mIoU."""
+    content = json.loads((BENCHMARKS / "cpu_engines.json").read_text(encoding="utf-8"))
+    times, scores = content["ms"], content["scores"]
+    enlarging = times["enlarge"]["cpu"]["p50"]
+    torch = times["torch float32"]["cpu"]["p50"] + enlarging
+    sets = sorted({name for of_engine in scores.values() for name in of_engine})
+    lines = [
+        f"| engine | network, ms of one core: median (least) | picture, times as fast as torch | {' | '.join(sets)} |",
+        f"|---|---|---|{'---|' * len(sets)}",
+    ]
+    for name, time in times.items():
+        if name == "enlarge":
+            continue
+        cells = [_percent(scores[name][of]["miou"] / 100) for of in sets]
+        gain = torch / (time["cpu"]["p50"] + enlarging)
+        own = f"{time['cpu']['p50']:.0f} ({time['cpu']['min']:.0f})"
+        lines.append(f"| {name} | {own} | {gain:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def filled(text: str, tables: dict[str, str]) -> str:
     """`text` with each table between its marks.
 
@@ -251,6 +273,7 @@ PAGES = {
     CHECKPOINTS: checkpoint_tables,
     DRIVABLE: drivable_tables,
     GENERALISATION: lambda: {"generalisation": generalisation()},
+    EXPORT: lambda: {"engines": engines()},
 }
 
 if __name__ == "__main__":

@@ -142,7 +142,10 @@ def test_torch_is_pinned_with_its_torchvision_for_every_build():
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("mfuser_ros", ("ros", "cuda", "siglip", "plot", "ray")), ("test", ("ros", "cuda", "train", "test"))],
+    [
+        ("mfuser_ros", ("ros", "cuda", "siglip", "plot", "ray", "export", "openvino")),
+        ("test", ("ros", "cuda", "train", "test", "export")),
+    ],
 )
 def test_every_import_is_a_requirement(folder, extras):
     parser = settings()

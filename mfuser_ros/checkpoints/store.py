@@ -135,7 +135,7 @@ def save_model(network: MFuser, card: ModelCard, path: str | os.PathLike[str]) -
         raise CheckpointError(f"{target}: the card describes another architecture than the network's: give its own")
     tensors = {name: _half(name, tensor) for name, tensor in network.state_dict().items()}
     try:
-        with _written_beside(target) as weights, _written_beside(target.with_suffix(DESCRIPTION)) as description:
+        with written_beside(target) as weights, written_beside(target.with_suffix(DESCRIPTION)) as description:
             # one entry only: safetensors writes several in an order of chance, and the SHA-256 would change with it
             safetensors.torch.save_file(tensors, weights, metadata={"provenance": card.provenance})
             file = ModelFile(**dict(card), sha256=sha256(weights))
@@ -153,7 +153,7 @@ def write_description(file: ModelFile, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path).with_suffix(DESCRIPTION)
     try:
-        with _written_beside(target) as description:
+        with written_beside(target) as description:
             description.write_text(_as_yaml(file), encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written ({error}): free space or choose another folder") from error
@@ -285,7 +285,7 @@ def _as_yaml(file: ModelFile) -> str:
 
 
 @contextmanager
-def _written_beside(target: Path) -> Iterator[Path]:
+def written_beside(target: Path) -> Iterator[Path]:
     """A path in the same folder that takes the place of `target` at the end, or vanishes on an error."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)

@@ -20,6 +20,7 @@ from mfuser_ros.commands.calibrate import calibrate
 from mfuser_ros.commands.convert import convert
 from mfuser_ros.commands.demo import demo
 from mfuser_ros.commands.evaluate import evaluate
+from mfuser_ros.commands.export import export
 from mfuser_ros.commands.info import info
 from mfuser_ros.commands.parity import parity
 from mfuser_ros.commands.segment import segment
@@ -56,6 +57,7 @@ app.command()(bench)
 app.command()(info)
 app.command()(convert)
 app.command()(parity)
+app.command()(export)
 app.command()(calibrate)
 app.add_typer(bag.app, name="bag")
 app.command()(demo)

@@ -51,6 +51,9 @@ def segment(
     model: Annotated[str, typer.Option(help="Name in models/ or path of a .safetensors.")] = "small",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     vocabulary: Annotated[Path | None, typer.Option(help="YAML of classes; new words need a text tower.")] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of `mfuser export`: OpenVINO runs it on the CPU, not torch.")
+    ] = None,
     topic: Annotated[str | None, typer.Option(help="Picture topic of a bag that has several.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -77,7 +80,7 @@ def segment(
     for error in refused:
         run.complain(error)
     if sources:
-        segmenter = mfuser_ros.load(model, device=device, threshold=threshold, vocabulary=vocabulary)
+        segmenter = mfuser_ros.load(model, device=device, threshold=threshold, vocabulary=vocabulary, onnx=onnx)
         total = sum(source.count for source in sources)
         for _ in track(run.work(sources, segmenter), total=total, what="pictures", quiet=quiet):
             run.written += 1

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mfuser_ros.errors import ConfigurationError, InferenceError, InputError
 from mfuser_ros.inference.enlarge import best_class, probabilities
+from mfuser_ros.inference.exported import ExportedNetwork
 from mfuser_ros.inference.queries import Members, merging
 from mfuser_ros.inference.segmentation import Segmentation
 from mfuser_ros.inference.windows import slide
@@ -78,6 +79,7 @@ class Segmenter:
         temperature: float,
         input_size: Size | None,
         members: Members | None = None,
+        exported: ExportedNetwork | None = None,
     ) -> None:
         """Take over a loaded network; `mfuser_ros.load` is the usual way here.
 
@@ -93,6 +95,7 @@ class Segmenter:
             temperature: of the probabilities.
             input_size: height and width that every picture is stretched to; None: as the architecture says.
             members: outputs of the network whose probabilities add up to each class; None: one for one.
+            exported: gives the probabilities in the place of `model`, at `input_size`.
 
         Raises:
             ConfigurationError: a size or a threshold that cannot work.
@@ -119,6 +122,7 @@ class Segmenter:
         self._input_size = self._checked_input_size(input_size)
         classes = model.architecture.classes
         self.members = members
+        self._exported = exported
         self._merging = None if members is None else merging(members, classes).to(device)
         self._complete = members is None or sum(map(len, members)) == classes
         self.threshold = threshold
@@ -309,6 +313,8 @@ class Segmenter:
 
     def _probabilities_of(self, batch: Tensor) -> Tensor:
         """The same without the check, which waits for the device."""
+        if self._exported is not None:
+            return self._exported(batch)
         if isinstance(self._input, WholeInput):
             scores = assemble(self.model.predict(batch))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class DeformableAttention(nn.Module):
     def __init__(self, width: int, heads: int, levels: int = 3, points: int = 4) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
+        self.sampler: Literal["auto", "grid"] = "auto"  # grid: by `grid_sample` on every device, for export
         self.sampling_offsets = nn.Linear(width, heads * levels * points * 2)
         self.attention_weights = nn.Linear(width, heads * levels * points)
         self.value_proj = nn.Linear(width, width)
@@ -65,7 +67,7 @@ class DeformableAttention(nn.Module):
         scale = level_extents(sizes, query.device)  # (levels, 2)
         # in cells of each level, 0 at the centre of the first cell
         places = reference[None, :, None, None, None] * scale[:, None] - 0.5 + offsets
-        sample = _sample_on_gpu if query.is_cuda else _sample_by_embedding_bag
+        sample = _sample_by_grid if query.is_cuda or self.sampler == "grid" else _sample_by_embedding_bag
         sampled = sample(values, places, weights.view(batch, tokens, self.heads, self.levels, self.points), sizes)
         attended: Tensor = self.output_proj(sampled.to(value.dtype))
         return attended
@@ -82,7 +84,7 @@ class DeformableAttention(nn.Module):
         return attended
 
 
-def _sample_on_gpu(values: Tensor, places: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:
+def _sample_by_grid(values: Tensor, places: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:
     """Weighted bilinear samples with `grid_sample`, level by level; see `_sample_by_embedding_bag` for the shapes."""
     batch, tokens, heads = places.shape[:3]
     extents = level_extents(sizes, places.device)

@@ -19,7 +19,7 @@ def test_samplers_agree_also_outside_the_picture_and_in_gradients():
     weights = torch.rand(2, tokens, 4, 3, 4, dtype=torch.float64, requires_grad=True)
 
     by_bag = deformable._sample_by_embedding_bag(values, places, weights, SIZES)
-    by_grid = deformable._sample_on_gpu(values.float(), places.float(), weights.float(), SIZES)
+    by_grid = deformable._sample_by_grid(values.float(), places.float(), weights.float(), SIZES)
 
     torch.testing.assert_close(by_bag.float(), by_grid, rtol=1e-5, atol=1e-5)
     probe = torch.randn_like(by_bag)

@@ -6,6 +6,7 @@ import logging
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -43,12 +44,13 @@ def test_loop_equals_a_scan_worked_by_hand():
     torch.testing.assert_close(y, torch.tensor([[[6.0 + 20.0], [2 * second_state + 40.0]]]))
 
 
+@pytest.mark.parametrize("backend", ["blocked", "straight"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_blocked_scan_equals_the_loop_with_all_gradients(shape):
+def test_scan_in_chunks_equals_the_loop_with_all_gradients(shape, backend):
     inputs = scan_inputs(*shape, dtype=torch.float64)
 
     expected = selective_scan(*inputs, backend="loop")
-    found = selective_scan(*inputs, backend="blocked")
+    found = selective_scan(*inputs, backend=backend)
 
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     for ours, theirs in zip(
@@ -57,11 +59,24 @@ def test_blocked_scan_equals_the_loop_with_all_gradients(shape):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_blocked_scan_survives_large_steps_over_a_long_sequence():
+def test_straight_scan_of_twice_the_length_is_one_round_longer():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def operations(chunks: int) -> int:
+        inputs = [tensor.detach() for tensor in scan_inputs(1, chunks * CHUNK, 2, torch.float32)]
+        return len(make_fx(lambda *given: selective_scan(*given, backend="straight"))(*inputs).graph.nodes)
+
+    rounds = [operations(chunks) for chunks in (4, 8, 16, 32)]
+    assert len(set(np.diff(rounds))) == 1  # the same few operations for each doubling
+    assert rounds[1] - rounds[0] < 15
+
+
+@pytest.mark.parametrize("backend", ["blocked", "straight"])
+def test_scan_in_chunks_survives_large_steps_over_a_long_sequence(backend):
     x, _, A, B, C, D = scan_inputs(1, 400, 2, torch.float32)
     delta = torch.full_like(x, 30.0)  # a product of decays over one chunk underflows, its inverse would overflow
 
-    y = selective_scan(x, delta, A, B, C, D, backend="blocked")
+    y = selective_scan(x, delta, A, B, C, D, backend=backend)
 
     assert torch.isfinite(y).all()
     torch.testing.assert_close(y, selective_scan(x, delta, A, B, C, D, backend="loop"), rtol=1e-4, atol=1e-3)

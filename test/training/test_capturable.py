@@ -70,7 +70,7 @@ def test_no_tensor_of_the_host_takes_part_in_a_step(
     monkeypatch: pytest.MonkeyPatch, changes: Mapping[str, Any]
 ) -> None:
     # a copy from the host cannot be recorded; the sampling of a GPU is used, its scan kernel cannot run here
-    monkeypatch.setattr(deformable, "_sample_by_embedding_bag", deformable._sample_on_gpu)
+    monkeypatch.setattr(deformable, "_sample_by_embedding_bag", deformable._sample_by_grid)
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # unknown to meta
     losses = load_recipe(Path(__file__).parents[2] / "config" / "train" / "small.yaml").losses
     model, photometry = MFuser(changed("small", changes)).to(META), Photometry().to(META)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mfuser_ros.network import fused
-from mfuser_ros.network.scan import blocked, loop, mamba
+from mfuser_ros.network.scan import blocked, loop, mamba, straight
 
-Backend = Literal["auto", "loop", "blocked", "triton", "mamba_ssm"]
+Backend = Literal["auto", "loop", "blocked", "triton", "mamba_ssm", "straight"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def selective_scan(
         C: (batch, L, N) output projections, shared by all channels.
         D: (H,) skip gain.
         backend: ``loop`` (the reference), ``blocked`` (plain torch, fast on a CPU), ``triton`` (GPU), ``mamba_ssm``
-            (GPU, mamba-ssm's compiled kernel), or ``auto``.
+            (GPU, mamba-ssm's compiled kernel), ``straight`` (a short graph without loops, for export), or ``auto``.
 
     Returns:
         (batch, L, H) output in float32; the recurrence always runs in float32 (float64 inputs stay float64).
@@ -47,7 +47,7 @@ def selective_scan(
         from mfuser_ros.network.scan import kernel  # noqa: PLC0415  (triton is an optional extra)
 
         return kernel.scan(x, delta, A, B, C, D)
-    scan = {"loop": loop.scan, "blocked": blocked.scan, "mamba_ssm": mamba.scan}[backend]
+    scan = {"loop": loop.scan, "blocked": blocked.scan, "mamba_ssm": mamba.scan, "straight": straight.scan}[backend]
     return scan(x, delta, A, B, C, D)
 
 
