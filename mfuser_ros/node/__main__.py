@@ -47,6 +47,9 @@ def main(args: list[str] | None = None) -> int:
     if any(argument in {"-h", "--help"} for argument in given[: (*given, "--ros-args").index("--ros-args")]):
         print(USAGE, end="")
         return 0
+    # torch's threads wait by spinning. On a computer that others use too, they spin for threads that do not run: 10 s
+    # for a picture of 0.3 s were seen. OpenMP reads this when torch is imported, later; to sleep costs a sixth more.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stop = _Stop()
     try:
         return _run(stop, args)

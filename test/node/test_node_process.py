@@ -343,6 +343,20 @@ def test_argument_that_cannot_be_used_is_one_line_and_exit_code_2(graph, start, 
     assert text in line
 
 
+def test_waiting_threads_are_told_to_sleep_before_torch_reads_it():
+    code = (
+        "import os, sys; import mfuser_ros.node.__main__ as node; "
+        "node._run = lambda *_: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules) or 0; node.main([])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+
+    assert told.stdout == "PASSIVE False\n"
+
+
 def test_help_explains_and_starts_nothing(capsys):
     from mfuser_ros.node.__main__ import main
 
